@@ -1,0 +1,33 @@
+"""Where training samples come from, and the random views made of them."""
+
+from skdeepcluster.data._image_views import RandomImageViews
+from skdeepcluster.data._sources import (
+    RESIDENT_SHARE,
+    ArraySource,
+    DatasetSource,
+    ResidentSource,
+    Source,
+    free_memory,
+    moments,
+    open_array,
+    ordered_batches,
+    value_range,
+)
+from skdeepcluster.data._views import AugmentedViews, EmbeddedViews, NeighborViews
+
+__all__ = [
+    "RESIDENT_SHARE",
+    "ArraySource",
+    "AugmentedViews",
+    "DatasetSource",
+    "EmbeddedViews",
+    "NeighborViews",
+    "RandomImageViews",
+    "ResidentSource",
+    "Source",
+    "free_memory",
+    "moments",
+    "open_array",
+    "ordered_batches",
+    "value_range",
+]

@@ -1,0 +1,263 @@
+"""Sources: where rows of a data set come from, whatever holds them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# A data set is kept on the device when it takes at most this share of the device's free memory:
+# the other half is for the network, its gradients and the batches.
+RESIDENT_SHARE = 0.5
+# Rows from which mean, variance and range are taken.
+STATISTICS_ROWS = 2**16
+STATISTICS_BATCH = 2**12
+
+
+class Source(Protocol):
+    """Rows of a data set, delivered on a device.
+
+    Attributes
+    ----------
+    sample_shape : tuple of int
+        ``(n_features,)`` or ``(channels, height, width)``.
+    device : torch.device
+        Where the rows are delivered.
+    """
+
+    sample_shape: tuple[int, ...]
+    device: torch.device
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return rows by number: float32, or uint8 for images stored so."""
+        ...
+
+
+class ResidentSource:
+    """Rows of a tensor that lies on the device."""
+
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
+        self.sample_shape = tuple(data.shape[1:])
+        self.device = data.device
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.data)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return rows by number."""
+        return self.data.index_select(0, index.to(self.device))
+
+
+class ArraySource:
+    """Rows of a numpy array or memory map, converted and moved batch by batch.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n_samples, ...)
+        Data of any real type; read, never written.
+    device : torch.device
+        Where the rows are delivered.
+    channels_last : bool, default=False
+        Whether images have their channels on the last axis.
+    """
+
+    def __init__(
+        self, array: np.ndarray[Any, Any], device: torch.device, channels_last: bool = False
+    ) -> None:
+        self.array = array
+        self.device = device
+        self.channels_last = channels_last
+        shape = array.shape[1:]
+        self.sample_shape = (shape[2], shape[0], shape[1]) if channels_last else tuple(shape)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.array)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return rows by number; a memory map is read in the order in which it lies on disk."""
+        wanted = index.cpu().numpy()
+        order = np.argsort(wanted, kind="stable")
+        picked = np.empty((len(wanted), *self.array.shape[1:]), dtype=stored_dtype(self.array))
+        picked[order] = self.array[wanted[order]]
+        batch = torch.from_numpy(picked).to(self.device)
+        return batch.permute(0, 3, 1, 2).contiguous() if self.channels_last else batch
+
+
+class DatasetSource:
+    """Rows of a map-style torch Dataset whose items are samples, or tuples that start with one.
+
+    Parameters
+    ----------
+    dataset : object with ``__len__`` and ``__getitem__``
+        Items are tensors or arrays of one common shape; a label beside a sample is ignored.
+    device : torch.device
+        Where the rows are delivered.
+    num_workers : int, default=0
+        Threads that read items at the same time; 0 reads them one after the other.
+
+    Raises
+    ------
+    ValueError
+        If the items are not tensors or arrays of one common shape.
+    """
+
+    def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
+        self.dataset = dataset
+        self.device = device
+        self.num_workers = num_workers
+        first = self._item(0)
+        if first.ndim not in (1, 3):
+            raise ValueError(
+                "X is a Dataset; its items have to be feature vectors (1-D) or images (3-D, "
+                f"channels first), but item 0 has shape {tuple(first.shape)}."
+            )
+        self.sample_shape = tuple(first.shape)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.dataset)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Read items by number and stack them."""
+        numbers = index.tolist()
+        if self.num_workers:
+            with ThreadPoolExecutor(self.num_workers) as pool:
+                items = list(pool.map(self._item, numbers))
+        else:
+            items = [self._item(i) for i in numbers]
+        for number, item in zip(numbers, items, strict=True):
+            if item.shape != self.sample_shape:
+                raise ValueError(
+                    f"X is a Dataset; item {number} has shape {tuple(item.shape)}, but item 0 has "
+                    f"{self.sample_shape}. All items need one shape: resize or pad them."
+                )
+        return torch.stack(items).to(self.device)
+
+    def _item(self, number: int) -> Tensor:
+        item = self.dataset[number]
+        sample = item[0] if isinstance(item, tuple | list) else item
+        if not isinstance(sample, Tensor | np.ndarray):
+            raise ValueError(
+                "X is a Dataset; its items have to be tensors or arrays (or tuples that start "
+                f"with one), but item {number} is a {type(sample).__name__}. Add a transform, "
+                "for example torchvision.transforms.v2.PILToTensor()."
+            )
+        tensor = torch.as_tensor(sample)
+        return tensor if tensor.dtype == torch.uint8 else tensor.float()
+
+
+def open_array(
+    array: np.ndarray[Any, Any], device: torch.device, channels_last: bool = False
+) -> Source:
+    """Choose how to deliver the rows of an array: resident on the device when it fits.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n_samples, ...)
+        The data; never written to.
+    device : torch.device
+        Where training happens.
+    channels_last : bool, default=False
+        Whether images have their channels on the last axis.
+    """
+    source = ArraySource(array, device, channels_last)
+    n_bytes = array.size * stored_dtype(array).itemsize
+    if n_bytes > RESIDENT_SHARE * free_memory(device):
+        return source
+    if array.dtype == stored_dtype(array) and array.flags.writeable and not channels_last:
+        return ResidentSource(torch.from_numpy(array).to(device))
+    return ResidentSource(source.rows(torch.arange(len(array))))
+
+
+def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:
+    """Return uint8 for uint8 arrays (images), float32 for all others."""
+    return np.dtype(np.uint8 if array.dtype == np.uint8 and array.ndim > 2 else np.float32)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            available = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(available.split()[1]) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**31  # Windows, macOS: nobody to ask without a further dependency
+
+
+def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, int]]:
+    """Yield all rows in order, in batches of exactly one shape.
+
+    The last batch is filled up with zeros: some matrix products round differently for other
+    shapes, and a sample's result must not depend on its neighbours in the batch.
+
+    Yields
+    ------
+    batch : Tensor of shape (batch_size, ...)
+        Rows on the source's device.
+    n_valid : int
+        How many of them are real.
+    """
+    for start in range(0, len(source), batch_size):
+        index = torch.arange(start, min(start + batch_size, len(source)))
+        rows = source.rows(index)
+        if len(index) < batch_size:
+            padding = rows.new_zeros(batch_size - len(index), *rows.shape[1:])
+            rows = torch.cat([rows, padding])
+        yield rows, len(index)
+
+
+def value_range(source: Source) -> tuple[float, float]:
+    """Return the smallest and largest value that a pixel can have: by type, or else by the data."""
+    low, high = torch.inf, -torch.inf
+    for index in _spaced_rows(source):
+        rows = source.rows(index)
+        if rows.dtype == torch.uint8:
+            return 0.0, 255.0
+        low, high = min(low, rows.min().item()), max(high, rows.max().item())
+    return low, high
+
+
+def moments(source: Source, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return mean and variance over the given axes, from at most 65,536 evenly spaced rows.
+
+    Chan's pairwise update in float64 keeps the variance right for data far from zero.
+    """
+    count = 0
+    mean = squares = torch.zeros((), dtype=torch.float64)
+    for index in _spaced_rows(source):
+        values = source.rows(index).cpu().double()  # not every accelerator has float64
+        batch_squares, batch_mean = torch.var_mean(values, axes, correction=0, keepdim=True)
+        added = len(index)
+        total = count + added
+        delta = batch_mean[0] - mean
+        mean = mean + delta * (added / total)
+        squares = squares + batch_squares[0] * added + delta.square() * (count * added / total)
+        count = total
+    return mean, squares / count
+
+
+def _spaced_rows(source: Source) -> tuple[Tensor, ...]:
+    """Return row numbers spread evenly over the whole data set, in batches."""
+    n = len(source)
+    spaced = torch.linspace(0, n - 1, min(n, STATISTICS_ROWS), dtype=torch.float64).round().long()
+    return spaced.split(STATISTICS_BATCH)

@@ -1,0 +1,103 @@
+"""Two views of each sample: what an objective is to treat as the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from skdeepcluster.data._image_views import RandomImageViews
+from skdeepcluster.data._sources import Source
+
+Views = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+class NeighborViews:
+    """A feature vector and a random one of its nearest neighbours.
+
+    Feature space has no crops or flips. What it has is other samples nearby: that two neighbours
+    belong together is information, while noise added to one vector tells next to nothing.
+
+    Parameters
+    ----------
+    source : Source
+        Rows to draw from.
+    prepare : nn.Module
+        Applied to the rows.
+    neighbors : Tensor of shape (n_nodes, n_neighbors), int64
+        For each node of the graph, the nodes nearest to it.
+    rows : Tensor of shape (n_nodes,), int64
+        The row of the source behind each node.
+    """
+
+    def __init__(self, source: Source, prepare: nn.Module, neighbors: Tensor, rows: Tensor) -> None:
+        self.source = source
+        self.prepare = prepare
+        self.neighbors = neighbors.cpu()
+        self.rows = rows.cpu()
+
+    def __len__(self) -> int:
+        """Return the number of nodes."""
+        return len(self.rows)
+
+    @torch.no_grad()
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the vectors of some nodes and of one neighbour each."""
+        n_neighbors = self.neighbors.shape[1]
+        pick = torch.randint(n_neighbors, (len(index),), generator=generator)
+        partner = self.neighbors[index, pick]
+        both = self.prepare(self.source.rows(self.rows[torch.cat([index, partner])]))
+        first, second = both.chunk(2)
+        return first, second
+
+
+class AugmentedViews:
+    """Two random augmentations of an image.
+
+    Parameters
+    ----------
+    source : Source
+        Images to draw from.
+    prepare : nn.Module
+        Maps them to [0, 1].
+    augment : RandomImageViews
+        Draws one view of each image of a batch.
+    """
+
+    def __init__(self, source: Source, prepare: nn.Module, augment: RandomImageViews) -> None:
+        self.source = source
+        self.prepare = prepare
+        self.augment = augment
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.source)
+
+    @torch.no_grad()
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return two views of some images."""
+        images = self.prepare(self.source.rows(index))
+        return self.augment(images, generator), self.augment(images, generator)
+
+
+class EmbeddedViews:
+    """Views that are embedded as they are made, by a network that does not learn.
+
+    Parameters
+    ----------
+    views : AugmentedViews or NeighborViews
+        Makes the views.
+    embedding : nn.Module
+        Applied to each; kept in evaluation mode by its owner.
+    """
+
+    def __init__(self, views: Views, embedding: nn.Module) -> None:
+        self.views = views
+        self.embedding = embedding
+
+    @torch.no_grad()
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of two views of some samples."""
+        first, second = self.views(index, generator)
+        return self.embedding(first), self.embedding(second)

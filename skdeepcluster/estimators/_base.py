@@ -1,0 +1,494 @@
+"""The base of all clusterers: what users touch, and nothing that a method or a loop could do."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import entr
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skdeepcluster.data import Source, ordered_batches
+from skdeepcluster.estimators._building import (
+    FEATURE_CONTRAST,
+    IMAGE_CONTRAST,
+    PairedViews,
+    build_networks,
+    build_views,
+)
+from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._validation import (
+    integer,
+    one_of,
+    open_source,
+    real,
+    validates_parameters,
+)
+from skdeepcluster.networks import ClusterModel, is_pretrained
+from skdeepcluster.numerics import cluster_means
+from skdeepcluster.objectives import ContrastiveObjective
+from skdeepcluster.training import (
+    CheckpointFolder,
+    DivergenceError,
+    Phase,
+    Trainer,
+    choose_device,
+    choose_precision,
+    intra_op_threads,
+    one_cycle,
+)
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
+# Rows per forward pass of inference. It is the same for fit and predict, always padded to full
+# size, so that a sample's result does not depend on the company it keeps.
+INFERENCE_BATCH = 512
+MAX_SEED = 2**31 - 1
+# A cluster with more than this share of the samples is worth a warning.
+DOMINANT_SHARE = 0.9
+
+
+class DeepClusterer(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+    BaseEstimator,
+    ABC,
+):
+    """Base of all clusterers: shared parameters, validation, inference, fitted attributes.
+
+    A method adds an objective and the few methods marked abstract below.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_clusters": [integer(1)],
+        "backbone": [str, os.PathLike, nn.Module],
+        "pretrained": ["boolean", str, os.PathLike],
+        "pretraining": [one_of("auto"), None],
+        "max_epochs": [one_of("auto"), integer(0)],
+        "batch_size": [one_of("auto"), integer(2)],
+        "learning_rate": [one_of("auto"), real(0, None, "neither")],
+        "device": [str, torch.device],
+        "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")],
+        "num_workers": [integer(0)],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+    _doc_link_module = "skdeepcluster"
+    _doc_link_template = "https://skdeepcluster.readthedocs.io/en/stable/generated/skdeepcluster.{estimator_name}.html"
+
+    n_clusters: int
+    backbone: str | os.PathLike[str] | nn.Module
+    pretrained: bool | str | os.PathLike[str]
+    pretraining: str | None
+    max_epochs: int | str
+    batch_size: int | str
+    learning_rate: float | str
+    device: str | torch.device
+    precision: str
+    num_workers: int
+    checkpoint_dir: str | os.PathLike[str] | None
+    warm_start: bool
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    @validates_parameters
+    @with_callbacks
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn an embedding of X and partition it into clusters.
+
+        Parameters
+        ----------
+        X : array-like, torch.Tensor, torch Dataset, path or list of paths
+            Feature vectors of shape (n_samples, n_features), or images of shape (n_samples,
+            channels, height, width) or (n_samples, height, width, channels). Memory maps and
+            tensors are used where they lie. A map-style Dataset yields samples, or tuples that
+            start with one. A folder (sub-folder names are ignored), a list of image files or a
+            :class:`~skdeepcluster.datasets.ImageFiles` is read from disk.
+        y : Ignored
+            Accepted for scikit-learn's sake; labels are never used.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X is empty, sparse, not finite or of the wrong shape, or has fewer samples than
+            clusters.
+        DivergenceError
+            If the loss is not finite. The estimator is then fitted with the last good state.
+        """
+        device = choose_device(self.device)
+        source = open_source(self, X, device, reset=True)
+        self._check_enough_samples(source)
+        with intra_op_threads(self._n_threads(device)):
+            self._fit(source, CallbackReport(self, X, y, len(self._phases())))
+        return self
+
+    def _fit(self, source: Source, report: CallbackReport) -> None:
+        """Fit as a story: build, pretrain, start, train, finish."""
+        resumes = self._resumes_fit()
+        trainer = self._make_trainer(source)
+        objective = self._objective if resumes else self._build(source, trainer)
+        objective.to(source.device)
+        views = build_views(
+            source, objective.model.prepare, self.n_clusters, trainer.generator("views")
+        )
+        try:
+            if "pretraining" in self._phases():
+                self._pretrain(objective.model, views, trainer, report)
+            if not resumes and not trainer.has_reached("clustering"):
+                self._start(objective, source, views, trainer)
+            self._train(objective, source, views, trainer, report)
+        except DivergenceError:
+            self._finish(objective, source, trainer)
+            raise
+        self._finish(objective, source, trainer)
+        report.finish(lambda: self._fitted_attributes(objective))
+
+    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
+        """Fit and return the cluster of every sample of X, ``labels_``.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`.
+        y : Ignored
+            Accepted for scikit-learn's sake; labels are never used.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Cluster of each sample.
+        """
+        return self.fit(X).labels_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return the most likely cluster of each sample.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Numbers of clusters. On the training data they equal ``labels_``.
+        """
+        return self._infer(X, lambda embedding, logits: logits.argmax(dim=1).numpy())
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each cluster for each sample.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_clusters)
+            Rows sum to one, and their largest entry is the cluster that :meth:`predict` returns.
+        """
+        return self._infer(X, lambda embedding, logits: _probabilities(logits))
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the embedding of each sample, a vector of unit length.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_embedding_dimensions)
+            Samples of a cluster lie close together, as measured by the cosine.
+        """
+        return self._infer(X, lambda embedding, logits: embedding.numpy())
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mutual information between samples and clusters, in nats.
+
+        It is the entropy of the cluster sizes less the mean entropy of the predictions: high
+        when the clusters are many and every sample is sure of its own. It needs no labels.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+        y : Ignored
+            Accepted for scikit-learn's sake; labels are never used.
+
+        Returns
+        -------
+        score : float
+            Between 0 and ``log(n_clusters)``; higher is better.
+        """
+
+        def summarize(embedding: Tensor, logits: Tensor) -> NDArray[np.float64]:
+            probabilities = _probabilities(logits)
+            conditional = _entropy(probabilities).sum()
+            return np.append(probabilities.sum(axis=0), [conditional, len(logits)])[None]
+
+        *sizes, conditional, n = self._infer(X, summarize).sum(axis=0)
+        return float(_entropy(np.array(sizes) / n) - conditional / n)
+
+    @property
+    def _model(self) -> ClusterModel:
+        model: ClusterModel = self._objective.model
+        return model
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._model.embedding.embedding_dim
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "labels_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        if tags.transformer_tags is not None:
+            tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
+        state: dict[str, Any] = super().__getstate__()
+        if "_objective" in state:
+            state["_objective"] = copy.deepcopy(state["_objective"]).cpu()
+        return state
+
+    @abstractmethod
+    def _make_objective(self, model: ClusterModel, n_samples: int) -> nn.Module:
+        """Return the method's objective around a model, shaped but not started."""
+
+    @abstractmethod
+    def _start(
+        self,
+        objective: Any,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+    ) -> None:
+        """Start the heads from the embedding of the data."""
+
+    @abstractmethod
+    def _train(
+        self,
+        objective: Any,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Run the clustering phase."""
+
+    def _infer(self, X: Any, summarize: Callable[[Tensor, Tensor], NDArray[Any]]) -> NDArray[Any]:
+        """Apply a function to embeddings and logits batch by batch, and join the results."""
+        check_is_fitted(self)
+        try:
+            device = choose_device(self.device)
+        except ValueError:  # fitted on a device that this machine does not have
+            device = torch.device("cpu")
+        source = open_source(self, X, device, reset=False)
+        with intra_op_threads(self._n_threads(device)):
+            return np.concatenate([summarize(*batch) for batch in infer(self._model, source)])
+
+    def _check_enough_samples(self, source: Source) -> None:
+        if len(source) < self.n_clusters:
+            raise ValueError(
+                f"n_samples={len(source)} should be >= n_clusters={self.n_clusters}. Lower "
+                "n_clusters."
+            )
+
+    def _resumes_fit(self) -> bool:
+        """Whether ``warm_start`` continues from the networks of an earlier fit."""
+        return self.warm_start and hasattr(self, "_objective")
+
+    def _takes_images(self) -> bool:
+        return hasattr(self, "image_shape_")
+
+    def _pretrains(self) -> bool:
+        if self.pretraining is None:
+            return False
+        # A backbone that arrives trained is the result of a longer pretraining than ours.
+        return not (self._takes_images() and is_pretrained(self.backbone, self.pretrained))
+
+    def _phases(self) -> list[str]:
+        """Return the names of the phases that this fit will run."""
+        skips = self._resumes_fit() or not self._pretrains()
+        return ["clustering"] if skips else ["pretraining", "clustering"]
+
+    def _n_threads(self, device: torch.device) -> int:
+        """Return how many CPU threads to use inside an operation.
+
+        In the small products of a feature encoder threads cost more than they give, and very much
+        more on a busy machine.
+        """
+        small = device.type == "cpu" and not self._takes_images()
+        return 1 if small else torch.get_num_threads()
+
+    def _make_trainer(self, source: Source) -> Trainer:
+        checkpoint = None
+        if self.checkpoint_dir is not None:
+            checkpoint = CheckpointFolder(self.checkpoint_dir, self._fingerprint(source))
+        return Trainer(
+            self._phases(),
+            device=source.device,
+            precision=choose_precision(self.precision, source.device, images=self._takes_images()),
+            seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
+            checkpoint=checkpoint,
+            verbose=int(self.verbose),
+        )
+
+    def _fingerprint(self, source: Source) -> dict[str, str]:
+        """Return what a checkpoint must agree with: the parameters, and a sample of the data."""
+        free = ("checkpoint_dir", "device", "num_workers", "verbose")
+        parameters = {
+            name: repr(value)
+            for name, value in sorted(self.get_params(deep=False).items())
+            if name not in free and not isinstance(value, np.random.RandomState)
+        }
+        index = torch.linspace(0, len(source) - 1, min(len(source), 64)).round().long()
+        rows = source.rows(index).cpu().numpy()
+        return {
+            "estimator": type(self).__name__,
+            "shape of X": str((len(source), *source.sample_shape)),
+            "content of X": hashlib.sha256(rows.tobytes()).hexdigest()[:16],
+            **parameters,
+        }
+
+    def _build(self, source: Source, trainer: Trainer) -> Any:
+        """Build networks and objective, their random weights drawn from the trainer's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(trainer.generator("build").initial_seed())
+            prepare, embedding = build_networks(
+                source, self.backbone, self.pretrained, pretrains=self._pretrains()
+            )
+            return self._make_objective(
+                ClusterModel(prepare, embedding, nn.Identity()), len(source)
+            )
+
+    def _pretrain(
+        self, model: ClusterModel, views: PairedViews, trainer: Trainer, report: CallbackReport
+    ) -> None:
+        """Train the embedding by contrast, before there are clusters."""
+        recipe = IMAGE_CONTRAST if self._takes_images() else FEATURE_CONTRAST
+        epochs = recipe.epochs(len(views))
+        objective = ContrastiveObjective(model.embedding, recipe.temperature)
+        with report.phase("pretraining", epochs) as hook:
+            trainer.run(
+                Phase(
+                    name="pretraining",
+                    objective=objective,
+                    views=views,
+                    n_samples=len(views),
+                    batch_size=recipe.batch_size,
+                    epochs=epochs,
+                    parameter_groups=[
+                        {"params": list(objective.parameters()), "lr": recipe.learning_rate}
+                    ],
+                    optimizer=torch.optim.AdamW,
+                    schedule=one_cycle,
+                    hook=hook,
+                )
+            )
+
+    def _finish(self, objective: Any, source: Source, trainer: Trainer) -> None:
+        """Set the fitted attributes from the trained networks, in one pass over the data."""
+        self._objective = objective
+        embedding, labels = _embed_and_label(objective.model, source)
+        sizes = torch.bincount(labels, minlength=self.n_clusters)
+        if bool((sizes == 0).any()):
+            # Empty clusters come last, so that the labels in use are consecutive.
+            objective.reorder(torch.argsort((sizes == 0).int(), stable=True))
+            embedding, labels = _embed_and_label(objective.model, source)
+        centers, sizes = cluster_means(embedding, labels, self.n_clusters)
+        self._warn_about(sizes)
+        self.labels_ = labels.numpy()
+        self.cluster_sizes_ = sizes.numpy()
+        self.cluster_centers_ = centers.numpy()
+        self.class_weights_ = objective.weigh_classes(embedding, labels).numpy()
+        self.history_ = trainer.history
+        self.n_iter_ = sum(record["phase"] == "clustering" for record in trainer.history)
+        self.n_skipped_steps_ = trainer.n_skipped_steps
+        self.device_ = str(source.device)
+
+    def _warn_about(self, sizes: Tensor) -> None:
+        n_lost = int((sizes == 0).sum())
+        share = float(sizes.max() / sizes.sum())
+        if n_lost:
+            warnings.warn(
+                f"{n_lost} of {self.n_clusters} clusters have no sample; they come last in "
+                "cluster_sizes_. Lower n_clusters.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if self.n_clusters > 1 and share > DOMINANT_SHARE:
+            warnings.warn(
+                f"One cluster holds {share:.0%} of the samples. Lower learning_rate, or look for "
+                "outliers in X.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _fitted_attributes(self, objective: nn.Module) -> dict[str, Any]:
+        """Return what a copy of this estimator needs to predict as if fit had stopped now."""
+        snapshot = copy.deepcopy(objective).eval()
+        return {"_objective": snapshot, "labels_": None}
+
+
+@torch.no_grad()
+def infer(model: ClusterModel, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the embeddings and logits of all samples, batch by batch, on the CPU."""
+    model.to(source.device).eval()
+    for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
+        embedding = model.embedding(model.prepare(rows))
+        logits = model.head(embedding)
+        yield embedding[:n_valid].float().cpu(), logits[:n_valid].float().cpu()
+
+
+def _embed_and_label(model: ClusterModel, source: Source) -> tuple[Tensor, Tensor]:
+    embeddings, labels = [], []
+    for embedding, logits in infer(model, source):
+        embeddings.append(embedding)
+        labels.append(logits.argmax(dim=1))
+    return torch.cat(embeddings), torch.cat(labels)
+
+
+def _probabilities(logits: Tensor) -> NDArray[np.float64]:
+    """Softmax in double precision: rows sum to one, and equal logits stay equal."""
+    probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
+    return probabilities
+
+
+def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = entr(probabilities).sum(axis=-1)
+    return total

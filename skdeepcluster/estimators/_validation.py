@@ -1,0 +1,189 @@
+"""What users may pass as X, and the only place that uses scikit-learn's private names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_array, validate_data
+from torch import Tensor
+
+from skdeepcluster.data import (
+    RESIDENT_SHARE,
+    DatasetSource,
+    ResidentSource,
+    Source,
+    free_memory,
+    open_array,
+)
+from skdeepcluster.datasets import ImageFiles
+
+if TYPE_CHECKING:
+    from skdeepcluster.estimators._base import DeepClusterer
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+# Types that train as they are; anything else becomes float32, the first.
+NUMERIC_TYPES = [np.float32, np.float64, np.float16, np.uint8]
+# A second axis of one of these sizes is channels; so is the last one if the second is not.
+CHANNEL_COUNTS = (1, 3, 4)
+
+
+def validates_parameters(method: Method) -> Method:
+    """Check parameters against ``_parameter_constraints`` before a fit."""
+    # Nested estimators validate themselves when they are fitted.
+    decorated: Method = _fit_context(prefer_skip_nested_validation=False)(method)
+    return decorated
+
+
+def integer(low: int) -> Interval:
+    """An integer of at least ``low``."""
+    return Interval(Integral, low, None, closed="left")
+
+
+def real(low: float, high: float | None, closed: str) -> Interval:
+    """A real number in an interval."""
+    return Interval(Real, low, high, closed=closed)
+
+
+def one_of(*options: str) -> StrOptions:
+    """One of these strings."""
+    return StrOptions(set(options))
+
+
+def open_source(estimator: DeepClusterer, X: Any, device: torch.device, *, reset: bool) -> Source:
+    """Check X and give access to its rows on the device.
+
+    Parameters
+    ----------
+    estimator : DeepClusterer
+        Takes ``n_features_in_``, ``feature_names_in_``, ``image_shape_`` and ``paths_`` when
+        ``reset``; is compared with them otherwise.
+    X : array-like, Tensor, Dataset, path or list of paths
+        See ``DeepClusterer.fit``.
+    device : torch.device
+        Where rows are delivered.
+    reset : bool
+        True in ``fit``.
+    """
+    if isinstance(X, Tensor):
+        return _open_tensor(estimator, X, device, reset)
+    if _are_paths(X):
+        image_size = None if reset else estimator.image_shape_[-1]
+        X = ImageFiles(X, image_size=image_size)
+    if isinstance(X, ImageFiles):
+        return _open_files(estimator, X, device, reset)
+    if _is_dataset(X):
+        return _open_dataset(estimator, X, device, reset)
+    if _n_axes(X) == 4:
+        return _open_images(estimator, X, device, reset)
+    X = validate_data(
+        estimator, X, dtype=NUMERIC_TYPES, order="C", ensure_min_samples=2 if reset else 1,
+        reset=reset,
+    )  # fmt: skip
+    _record_shape(estimator, X.shape[1:], reset)
+    return open_array(X, device)
+
+
+def _open_tensor(estimator: DeepClusterer, X: Tensor, device: torch.device, reset: bool) -> Source:
+    X = X.detach()
+    if X.device.type == "cpu":
+        # numpy shares the memory; bfloat16 is the one type that it does not know.
+        array = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+        return open_source(estimator, array, device, reset=reset)
+    if X.ndim not in (2, 4) or len(X) < (2 if reset else 1) or X[0].numel() == 0:
+        raise ValueError(
+            "X has to be a tensor of shape (n_samples, n_features) or (n_samples, channels, "
+            f"height, width) with samples and features in it, got shape {tuple(X.shape)}."
+        )
+    if X.is_floating_point() and not bool(X.isfinite().all()):
+        raise ValueError("Input X contains NaN or infinity. Impute or remove those rows.")
+    if X.ndim == 4 and _channels_last(X.shape):
+        X = X.permute(0, 3, 1, 2)
+    _record_shape(estimator, X.shape[1:], reset)
+    keeps_type = X.dtype == torch.uint8 and X.ndim == 4
+    return ResidentSource((X if keeps_type else X.float()).to(device).contiguous())
+
+
+def _open_dataset(estimator: DeepClusterer, X: Any, device: torch.device, reset: bool) -> Source:
+    if len(X) < (2 if reset else 1):
+        raise ValueError(f"X is a Dataset with {len(X)} item(s); fit needs at least 2 samples.")
+    source = DatasetSource(X, device, estimator.num_workers)
+    _record_shape(estimator, source.sample_shape, reset)
+    return source
+
+
+def _open_files(
+    estimator: DeepClusterer, X: ImageFiles, device: torch.device, reset: bool
+) -> Source:
+    """Decode once if the images fit into memory; read them batch by batch otherwise."""
+    n_bytes = len(X) * 3 * X.image_size**2
+    if n_bytes > RESIDENT_SHARE * free_memory(torch.device("cpu")):
+        source = _open_dataset(estimator, X, device, reset)
+    else:
+        source = open_source(estimator, X.decode(estimator.num_workers or 1), device, reset=reset)
+    if reset:
+        estimator.paths_ = list(X.paths)
+    return source
+
+
+def _open_images(estimator: DeepClusterer, X: Any, device: torch.device, reset: bool) -> Source:
+    X = check_array(
+        X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
+        estimator=estimator, input_name="X",
+    )  # fmt: skip
+    last = _channels_last(X.shape)
+    shape = (X.shape[3], X.shape[1], X.shape[2]) if last else X.shape[1:]
+    _record_shape(estimator, shape, reset)
+    return open_array(X, device, channels_last=last)
+
+
+def _record_shape(estimator: DeepClusterer, shape: tuple[int, ...], reset: bool) -> None:
+    """Remember the shape of a sample in ``fit``; later, compare with it."""
+    images = len(shape) == 3
+    if reset:
+        estimator.n_features_in_ = int(np.prod(shape))
+        if images:
+            estimator.image_shape_ = tuple(shape)
+            vars(estimator).pop("feature_names_in_", None)
+        else:
+            vars(estimator).pop("image_shape_", None)
+        return
+    expected = getattr(estimator, "image_shape_", (estimator.n_features_in_,))
+    if tuple(shape) != expected:
+        raise ValueError(
+            f"X has samples of shape {tuple(shape)}, but {type(estimator).__name__} is expecting "
+            f"samples of shape {expected} as seen in fit."
+        )
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    return shape[1] not in CHANNEL_COUNTS and shape[3] in CHANNEL_COUNTS
+
+
+def _is_dataset(X: Any) -> bool:
+    """Whether X is a map-style torch Dataset (or quacks like one) and not an array or list."""
+    arraylike = hasattr(X, "__array__") or hasattr(X, "__array_interface__") or hasattr(X, "shape")
+    mapped = hasattr(X, "__getitem__") and hasattr(X, "__len__")
+    return mapped and not arraylike and not isinstance(X, str | bytes | list | tuple | dict)
+
+
+def _are_paths(X: Any) -> bool:
+    if isinstance(X, list | tuple) and len(X):
+        return all(isinstance(item, os.PathLike | str) for item in X)
+    return isinstance(X, os.PathLike | str)
+
+
+def _n_axes(X: Any) -> int:
+    if hasattr(X, "ndim"):
+        return int(X.ndim)
+    depth = 0
+    while isinstance(X, list | tuple) and len(X):
+        depth, X = depth + 1, X[0]
+    return depth + getattr(X, "ndim", 0)

@@ -1,0 +1,22 @@
+"""Networks: backbones, projectors and heads. They know neither losses nor loops."""
+
+from skdeepcluster.networks._backbones import build_backbone, is_pretrained
+from skdeepcluster.networks._embedding import (
+    ClusterModel,
+    EmbeddingNetwork,
+    Standardize,
+    multilayer_perceptron,
+)
+from skdeepcluster.networks._heads import PrototypeHead
+from skdeepcluster.networks._teacher import EMATeacher
+
+__all__ = [
+    "ClusterModel",
+    "EMATeacher",
+    "EmbeddingNetwork",
+    "PrototypeHead",
+    "Standardize",
+    "build_backbone",
+    "is_pretrained",
+    "multilayer_perceptron",
+]

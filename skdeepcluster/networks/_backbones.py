@@ -1,0 +1,207 @@
+"""Backbones: a small encoder for feature arrays, timm models or the user's module for images."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from skdeepcluster.networks._embedding import multilayer_perceptron
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Up to this side in pixels, the usual stem (7x7, stride 2, pooling) would leave too few positions.
+SMALL_IMAGE = 64
+DEFAULT_IMAGE_BACKBONE = "resnet18"
+FEATURE_ENCODER_WIDTH = 256
+
+
+def build_backbone(
+    backbone: str | os.PathLike[str] | nn.Module,
+    sample_shape: Sequence[int],
+    pretrained: bool | str | os.PathLike[str] = False,
+) -> tuple[nn.Module, int]:
+    """Build a network that maps standardised samples to features.
+
+    Parameters
+    ----------
+    backbone : "auto", str, path or nn.Module
+        ``"auto"`` is a multilayer perceptron for feature arrays and a ResNet-18 for images. Any
+        other string is a timm model name, a path is a folder in timm's layout (``config.json``
+        and weights), a module is copied, never changed.
+    sample_shape : sequence of int
+        ``(n_features,)`` or ``(channels, height, width)``.
+    pretrained : bool or path, default=False
+        Whether timm fetches its published weights, or a file of weights for the named model.
+
+    Returns
+    -------
+    network : nn.Module
+        Maps (batch, *sample_shape) to (batch, n_features), possibly with trailing axes of one.
+    n_features : int
+        Its output width.
+
+    Raises
+    ------
+    ValueError
+        If the backbone cannot take samples of this shape or the name is unknown.
+    OSError
+        If published weights cannot be loaded; names the file and the folder it may be put in.
+    """
+    if isinstance(backbone, nn.Module):
+        network = copy.deepcopy(backbone).cpu()
+    elif len(sample_shape) == 1:
+        network = _feature_encoder(backbone, sample_shape[0])
+    else:
+        network = _timm_model(backbone, sample_shape, pretrained)
+    return network, _output_width(network, sample_shape)
+
+
+def is_pretrained(
+    backbone: str | os.PathLike[str] | nn.Module, pretrained: bool | str | os.PathLike[str]
+) -> bool:
+    """Whether the backbone arrives with weights worth keeping."""
+    return isinstance(backbone, nn.Module | os.PathLike) or pretrained is not False
+
+
+def _feature_encoder(backbone: str | os.PathLike[str], n_features: int) -> nn.Module:
+    if backbone != "auto":
+        raise ValueError(
+            f"backbone={backbone!r} works on images, but X is a feature array of shape "
+            f"(n_samples, {n_features}). Use backbone='auto' or pass an nn.Module that takes "
+            "vectors."
+        )
+    width = FEATURE_ENCODER_WIDTH
+    return nn.Sequential(
+        multilayer_perceptron([n_features, width, width]), nn.BatchNorm1d(width), nn.ReLU()
+    )
+
+
+def _timm_model(
+    backbone: str | os.PathLike[str],
+    sample_shape: Sequence[int],
+    pretrained: bool | str | os.PathLike[str],
+) -> nn.Module:
+    import timm
+
+    if isinstance(backbone, os.PathLike):
+        return _published_model(f"local-dir:{os.fspath(backbone)}", sample_shape[0])
+    name = DEFAULT_IMAGE_BACKBONE if backbone == "auto" else backbone
+    if not timm.is_model(name):
+        similar = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "none"
+        raise ValueError(
+            f"backbone={name!r} is not a timm model. Names like it: {similar}; "
+            "timm.list_models() lists them all. For a folder on disk pass a pathlib.Path."
+        )
+    if pretrained is True:
+        return _published_model(name, sample_shape[0])
+    network = cast("nn.Module", timm.create_model(name, in_chans=sample_shape[0], num_classes=0))
+    small = max(sample_shape[1:]) <= SMALL_IMAGE
+    if pretrained is False:
+        return _use_small_image_stem(network) if small else network
+    weights = _read_weights(pretrained, network)
+    if small and _same_shapes(weights, stemmed := _use_small_image_stem(copy.deepcopy(network))):
+        network = stemmed
+    _load_all(network, weights, pretrained, name)
+    return network
+
+
+def _published_model(name: str, channels: int) -> nn.Module:
+    """Create a timm model with its weights from timm's hub, its cache or a local folder."""
+    import timm
+
+    try:
+        network = timm.create_model(name, pretrained=True, in_chans=channels, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        if name.startswith("local-dir:"):
+            wanted = f"config.json and model.safetensors in {name.removeprefix('local-dir:')!r}"
+        else:
+            from huggingface_hub.constants import HF_HUB_CACHE
+
+            source = timm.get_pretrained_cfg(name)
+            wanted = f"model.safetensors of {source.hf_hub_id!r} in {HF_HUB_CACHE!r}"
+        raise OSError(
+            f"The published weights of backbone={name!r} could not be loaded; wanted: {wanted}. "
+            "Connect once so that they are cached, or pass pretrained='path/to/weights'."
+        ) from error
+    return cast("nn.Module", network)
+
+
+def _read_weights(path: str | os.PathLike[str] | bool, network: nn.Module) -> dict[str, Any]:
+    """Read a file of weights without running code from it, less the classifier."""
+    from timm.models import load_state_dict
+
+    if isinstance(path, bool) or not Path(path).is_file():
+        raise FileNotFoundError(f"pretrained={path!r} is neither a boolean nor a file of weights.")
+    weights: dict[str, Any] = load_state_dict(os.fspath(path), weights_only=True)
+    classifier = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return {k: v for k, v in weights.items() if not k.startswith(tuple(f"{n}." for n in names))}
+
+
+def _same_shapes(weights: dict[str, Any], network: nn.Module) -> bool:
+    return all(
+        name in weights and weights[name].shape == tensor.shape
+        for name, tensor in network.state_dict().items()
+    )
+
+
+def _load_all(
+    network: nn.Module, weights: dict[str, Any], path: str | os.PathLike[str] | bool, name: str
+) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"pretrained={path!r} does not hold the weights of backbone={name!r} for these "
+            f"images: {error}"
+        ) from error
+
+
+def _use_small_image_stem(network: nn.Module) -> nn.Module:
+    """Let the first layer see every pixel: 3x3 with stride 1, and no max-pooling after it.
+
+    Patch embeddings (stride equal to the kernel) are left as they are.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            if module.kernel_size != module.stride:
+                replacement = nn.Conv2d(
+                    module.in_channels,
+                    module.out_channels,
+                    3,
+                    padding=1,
+                    bias=module.bias is not None,
+                )
+                nn.init.kaiming_normal_(replacement.weight, mode="fan_out", nonlinearity="relu")
+                network.set_submodule(name, replacement)
+            break
+    if isinstance(getattr(network, "maxpool", None), nn.Module):
+        network.maxpool = nn.Identity()
+    return network
+
+
+@torch.no_grad()
+def _output_width(network: nn.Module, sample_shape: Sequence[int]) -> int:
+    """Ask the network itself: the number of features it returns for two empty samples."""
+    was_training = network.training
+    network.eval()
+    try:
+        output = network(torch.zeros(2, *sample_shape))
+    except Exception as error:
+        raise ValueError(
+            f"The backbone cannot take samples of shape {tuple(sample_shape)}: {error}"
+        ) from error
+    network.train(was_training)
+    if output.ndim < 2 or len(output) != 2:
+        raise ValueError(
+            "The backbone has to return one feature vector per sample; for 2 samples of shape "
+            f"{tuple(sample_shape)} it returned a tensor of shape {tuple(output.shape)}."
+        )
+    return output[0].numel()

@@ -1,0 +1,107 @@
+"""From raw samples to embeddings on the unit sphere."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+
+class Standardize(nn.Module):
+    """Shift and scale the input; buffers carry the statistics into checkpoints and pickles.
+
+    Parameters
+    ----------
+    mean, scale : Tensor
+        Broadcast against a batch: ``(x - mean) / scale``. A zero scale is read as one, so that
+        constant input maps to zero.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", torch.where(scale > 0, scale, 1.0).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the standardised batch in the precision of the statistics."""
+        return (x - self.mean) / self.scale
+
+
+class EmbeddingNetwork(nn.Module):
+    """Backbone and projector in a row, ending on the unit sphere.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Maps a prepared batch to features of shape (batch, n_backbone_features).
+    projector : nn.Module
+        Maps the features to shape (batch, embedding_dim).
+    embedding_dim : int
+        Number of embedding dimensions.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, embedding_dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+        self.embedding_dim = embedding_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return embeddings of unit length, shape (batch, embedding_dim)."""
+        features = self.backbone(x).flatten(1)
+        # Lengths are taken in float32 whatever the precision of the layers.
+        return normalize(self.projector(features).float(), dim=1)
+
+
+class ClusterModel(nn.Module):
+    """All that a fitted clusterer needs: preparation, embedding and head.
+
+    Parameters
+    ----------
+    prepare : nn.Module
+        Maps raw samples to what views and backbone work on.
+    embedding : EmbeddingNetwork
+        Maps prepared samples to the unit sphere.
+    head : nn.Module
+        Maps embeddings to cluster logits.
+    """
+
+    def __init__(self, prepare: nn.Module, embedding: EmbeddingNetwork, head: nn.Module) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.embedding = embedding
+        self.head = head
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the embeddings of raw samples."""
+        z: Tensor = self.embedding(self.prepare(x))
+        return z
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the cluster logits of raw samples."""
+        logits: Tensor = self.head(self.embed(x))
+        return logits
+
+
+def multilayer_perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers with batch normalisation and ReLU between them.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Number of units of the input, each hidden layer and the output.
+
+    Returns
+    -------
+    nn.Sequential
+        The last layer is linear.
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(widths[:-2], widths[1:-1], strict=True):
+        # Batch normalisation brings its own shift.
+        layers += [nn.Linear(n_in, n_out, bias=False), nn.BatchNorm1d(n_out), nn.ReLU()]
+    layers.append(nn.Linear(widths[-2], widths[-1]))
+    return nn.Sequential(*layers)

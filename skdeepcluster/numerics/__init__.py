@@ -1,0 +1,17 @@
+"""Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
+
+from skdeepcluster.numerics._contingency import contingency_table
+from skdeepcluster.numerics._kmeans import KMeansResult, cluster_means, kmeans
+from skdeepcluster.numerics._merging import merge_clusters
+from skdeepcluster.numerics._neighbors import nearest_neighbors
+from skdeepcluster.numerics._silhouette import centroid_silhouette
+
+__all__ = [
+    "KMeansResult",
+    "centroid_silhouette",
+    "cluster_means",
+    "contingency_table",
+    "kmeans",
+    "merge_clusters",
+    "nearest_neighbors",
+]

@@ -1,0 +1,160 @@
+"""k-means on torch tensors: k-means++ seeding, Lloyd iterations, empty-cluster repair."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Distances are formed in blocks of at most this many entries (4 MiB of float32): they stay near
+# the processor's cache and never grow with the number of samples.
+BLOCK_ENTRIES = 2**20
+
+
+@dataclass(frozen=True)
+class KMeansResult:
+    """The best of several runs of k-means.
+
+    Attributes
+    ----------
+    centers : Tensor of shape (n_clusters, n_features)
+        Mean of the samples of each cluster.
+    labels : Tensor of shape (n_samples,), int64
+        Nearest centre of every sample.
+    inertia : float
+        Sum of squared distances to the nearest centre.
+    n_iter : int
+        Lloyd iterations of the run that was kept.
+    """
+
+    centers: Tensor
+    labels: Tensor
+    inertia: float
+    n_iter: int
+
+
+def kmeans(
+    X: Tensor,
+    n_clusters: int,
+    *,
+    generator: torch.Generator,
+    n_init: int = 10,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+) -> KMeansResult:
+    """Partition samples around the centres that minimise the squared distances.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n_samples, n_features)
+        Floating-point data on any device.
+    n_clusters : int
+        Number of clusters, at most ``n_samples``.
+    generator : torch.Generator
+        Source of all randomness; it lives on the CPU, so that a run draws the same numbers on
+        every device.
+    n_init : int, default=10
+        Runs from different seeds; the one with the lowest inertia is returned.
+    max_iter : int, default=300
+        Lloyd iterations per run at most.
+    tol : float, default=1e-4
+        A run stops when the centres move by less than ``tol`` times the mean variance of the
+        features (squared norm), as in scikit-learn.
+
+    Returns
+    -------
+    KMeansResult
+    """
+    mean = X.mean(dim=0)
+    X = X - mean
+    threshold = tol * X.var(dim=0, correction=0).mean().item()
+    runs = (
+        _lloyd(X, _plus_plus(X, n_clusters, generator), max_iter, threshold) for _ in range(n_init)
+    )
+    best = min(runs, key=lambda run: run.inertia)
+    return KMeansResult(best.centers + mean, best.labels, best.inertia, best.n_iter)
+
+
+def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each sample's nearest centre and its ``|c|^2 - 2 x.c``, in blocks.
+
+    The second value is the squared distance less ``|x|^2``, which no comparison needs.
+    """
+    norms = centers.square().sum(dim=1)
+    block = max(BLOCK_ENTRIES // len(centers), 1)
+    labels = torch.empty(len(X), dtype=torch.long, device=X.device)
+    distances = torch.empty(len(X), dtype=X.dtype, device=X.device)
+    for start in range(0, len(X), block):
+        rows = slice(start, start + block)
+        scores = torch.addmm(norms, X[rows], centers.T, alpha=-2)
+        nearest = scores.min(dim=1)
+        labels[rows] = nearest.indices
+        distances[rows] = nearest.values
+    return labels, distances
+
+
+def cluster_means(X: Tensor, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
+    """Return the mean (zero where there is none) and the number of samples of each cluster."""
+    counts = torch.bincount(labels, minlength=n_clusters)
+    if X.device.type == "cpu":
+        sums = X.new_zeros(n_clusters, X.shape[1]).index_add_(0, labels, X)
+    else:
+        # index_add_ adds in random order on accelerators; a product does not.
+        sums = X.new_zeros(n_clusters, X.shape[1])
+        block = max(BLOCK_ENTRIES // n_clusters, 1)
+        for start in range(0, len(X), block):
+            rows = slice(start, start + block)
+            members = torch.nn.functional.one_hot(labels[rows], n_clusters).to(X.dtype)
+            sums.addmm_(members.T, X[rows])
+    return sums / counts.clamp(min=1)[:, None], counts
+
+
+def _plus_plus(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Choose starting centres far from each other (greedy k-means++)."""
+    n_trials = 2 + int(math.log(n_clusters))
+    norms = X.square().sum(dim=1)
+    chosen = torch.empty(n_clusters, dtype=torch.long, device=X.device)
+    chosen[0] = torch.randint(len(X), (1,), generator=generator).item()
+    closest = _squared_distances(X, norms, chosen[:1])[:, 0]
+    draws = torch.rand(n_clusters, n_trials, generator=generator, dtype=torch.float64)
+    draws = draws.to(X.device)
+    for j in range(1, n_clusters):
+        cumulated = closest.double().cumsum(dim=0)
+        candidates = torch.searchsorted(cumulated, draws[j] * cumulated[-1]).clamp_(max=len(X) - 1)
+        distances = _squared_distances(X, norms, candidates)
+        distances = torch.minimum(distances, closest[:, None], out=distances)
+        best = distances.sum(dim=0).argmin()
+        chosen[j] = candidates[best]
+        closest = distances[:, best]
+    return X[chosen]
+
+
+def _squared_distances(X: Tensor, norms: Tensor, rows: Tensor) -> Tensor:
+    return torch.addmm(norms[:, None] + norms[rows], X, X[rows].T, alpha=-2).clamp_(min=0)
+
+
+def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMeansResult:
+    n_clusters = len(centers)
+    norms = X.square().sum(dim=1)
+    labels, distances = nearest_center(X, centers)
+    n_iter = 0
+    for n_iter in range(1, max_iter + 1):
+        means, counts = cluster_means(X, labels, n_clusters)
+        _repair_empty(X, means, counts, distances, norms)
+        shift = (means - centers).square().sum().item()
+        centers, previous = means, labels
+        labels, distances = nearest_center(X, centers)
+        if shift <= threshold or torch.equal(labels, previous):
+            break
+    inertia = (distances + norms).clamp_(min=0).sum(dtype=torch.float64).item()
+    return KMeansResult(centers, labels, inertia, n_iter)
+
+
+def _repair_empty(
+    X: Tensor, means: Tensor, counts: Tensor, distances: Tensor, norms: Tensor
+) -> None:
+    """Move the centres of empty clusters onto the samples farthest from their own centre."""
+    empty = (counts == 0).nonzero()[:, 0]
+    if len(empty):
+        farthest = (distances + norms).topk(len(empty)).indices
+        means[empty] = X[farthest]

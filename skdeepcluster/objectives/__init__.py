@@ -1,0 +1,20 @@
+"""Objectives: one file per method, pure loss functions and the heads and state they need."""
+
+from skdeepcluster.objectives._contrastive import ContrastiveObjective, info_nce
+from skdeepcluster.objectives._mini import (
+    MiniObjective,
+    alignment_loss,
+    class_weights,
+    pseudo_labels,
+    self_training_loss,
+)
+
+__all__ = [
+    "ContrastiveObjective",
+    "MiniObjective",
+    "alignment_loss",
+    "class_weights",
+    "info_nce",
+    "pseudo_labels",
+    "self_training_loss",
+]

@@ -1,0 +1,250 @@
+r"""MiniClustering: a fine partition into mini-clusters tells head classes from tail classes.
+
+Symbols as in the paper: samples i, clusters k = 1..K with probabilities :math:`p_t`, mini-clusters
+j = 1..M with probabilities :math:`p_m`, confidence c = max p and pseudo-label y = argmax p.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, normalize
+
+from skdeepcluster.networks import ClusterModel, PrototypeHead
+from skdeepcluster.numerics import cluster_means, contingency_table
+
+
+def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the most likely outputs, and which samples are confident enough to learn from.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_outputs)
+        Predictions for one view; no gradient flows through the result.
+    threshold : float
+        The confidence has to exceed it (tau); 0 accepts all.
+
+    Returns
+    -------
+    labels : Tensor of shape (batch,), int64
+    selected : Tensor of shape (batch,), bool
+    """
+    confidence, labels = logits.detach().softmax(dim=1).max(dim=1)
+    return labels, confidence > threshold
+
+
+def self_training_loss(
+    logits: Tensor, labels: Tensor, selected: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    r"""Return the cross-entropy on the pseudo-labels of the selected samples.
+
+    .. math:: L = -\frac{\sum_{i \in S} w_{y_i} \log p_{i, y_i}}{\sum_{i \in S} w_{y_i}}
+
+    With weights this is :math:`L_r`, without them :math:`L_m`. Dividing by the weights, as the
+    authors' program does, keeps the step size whatever their level: only ratios act. The loss of an
+    empty selection is zero, with zero gradient.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_outputs)
+        Predictions for the other view.
+    labels : Tensor of shape (batch,), int64
+        Pseudo-labels y.
+    selected : Tensor of shape (batch,), bool
+        Members of S.
+    weights : Tensor of shape (n_outputs,), optional
+        Class weights w; all one if left out.
+    """
+    importance = selected.to(logits.dtype)
+    if weights is not None:
+        importance = importance * weights[labels]
+    log_likelihood = log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
+    total = importance.sum()
+    return -(importance * log_likelihood).sum() / torch.where(total > 0, total, 1.0)
+
+
+def class_weights(table: Tensor, occupancy_threshold: float) -> Tensor:
+    r"""Return a weight for each cluster that falls with the mini-clusters it occupies.
+
+    .. math:: w_k = \frac{M}{\max(|\{j : |T_{kj}| / |T_j| > \delta\}|, 1/2)}
+
+    Head classes spread over many mini-clusters, tail classes over few.
+
+    Parameters
+    ----------
+    table : Tensor of shape (n_clusters, n_mini_clusters)
+        :math:`|T_{kj}|`: how many samples of mini-cluster j belong to cluster k; counts or any
+        multiple of them.
+    occupancy_threshold : float
+        The share delta of a mini-cluster that a cluster must hold to occupy it.
+
+    Returns
+    -------
+    Tensor of shape (n_clusters,)
+    """
+    totals = table.sum(dim=0)
+    share = table / torch.where(totals > 0, totals, 1.0)
+    occupied = (share > occupancy_threshold).sum(dim=1)
+    return table.shape[1] / occupied.clamp(min=0.5)
+
+
+def alignment_loss(p_target: Tensor, p_mini: Tensor) -> Tensor:
+    r"""Return how much the two partitions disagree about which samples belong together.
+
+    .. math:: L_s = \frac{1}{B^2} \| P_t P_t^\top - P_m P_m^\top \|_F^2
+
+    with rows of P scaled to unit length, as in the authors' program: without that, the many outputs
+    of the mini head make all its products small.
+
+    Parameters
+    ----------
+    p_target : Tensor of shape (batch, n_clusters)
+    p_mini : Tensor of shape (batch, n_mini_clusters)
+        Probabilities of the same samples.
+    """
+    p_target, p_mini = normalize(p_target, dim=1), normalize(p_mini, dim=1)
+    n = len(p_target)
+    if p_mini.shape[1] >= n:
+        return (p_target @ p_target.T - p_mini @ p_mini.T).square().mean()
+    # The same number from small matrices: |AA' - BB'|^2 = |A'A|^2 - 2 |A'B|^2 + |B'B|^2.
+    within = (p_target.T @ p_target).square().sum() + (p_mini.T @ p_mini).square().sum()
+    between = (p_target.T @ p_mini).square().sum()
+    return (within - 2 * between) / n**2
+
+
+class MiniObjective(nn.Module):
+    """The training objective of MiniClustering, with its two heads and its running table.
+
+    Parameters
+    ----------
+    model : ClusterModel
+        Its head becomes the target head.
+    n_clusters, n_mini_clusters : int
+        K and M.
+    confidence_threshold, occupancy_threshold : float
+        tau and delta.
+    mini_weight, alignment_weight : float
+        alpha and beta; a term with weight zero is not computed.
+    reweight : bool
+        Whether the class weights act.
+    fine_tune : bool
+        Whether views are samples to be embedded, or (False) embeddings that stay as they are.
+    """
+
+    # Share of the running table that a batch replaces: about twenty batches count.
+    TABLE_RATE = 0.05
+    table: Tensor
+
+    def __init__(
+        self,
+        model: ClusterModel,
+        *,
+        n_clusters: int,
+        n_mini_clusters: int,
+        confidence_threshold: float,
+        occupancy_threshold: float,
+        mini_weight: float,
+        alignment_weight: float,
+        reweight: bool,
+        fine_tune: bool,
+    ) -> None:
+        super().__init__()
+        width = model.embedding.embedding_dim
+        self.model = model
+        self.model.head = PrototypeHead(width, n_clusters)
+        self.mini_head = PrototypeHead(width, n_mini_clusters)
+        self.register_buffer("table", torch.zeros(n_clusters, n_mini_clusters))
+        self.confidence_threshold = confidence_threshold
+        self.occupancy_threshold = occupancy_threshold
+        self.mini_weight = mini_weight
+        self.alignment_weight = alignment_weight
+        self.reweight = reweight
+        self.fine_tune = fine_tune
+
+    @torch.no_grad()
+    def start(
+        self, embedding: Tensor, labels: Tensor, mini_labels: Tensor, logit_scale: float
+    ) -> None:
+        """Start heads and table from a partition and a fine partition of the data.
+
+        Parameters
+        ----------
+        embedding : Tensor of shape (n_samples, embedding_dim)
+            Embedding of all samples.
+        labels, mini_labels : Tensor of shape (n_samples,), int64
+            The partitions, into at most K and M parts.
+        logit_scale : float
+            Length of the heads' weight vectors: how sure they start.
+        """
+        for head, partition in ((self.model.head, labels), (self.mini_head, mini_labels)):
+            centers, _ = cluster_means(embedding, partition, head.out_features)
+            head.start_from(centers, logit_scale)
+        self.table.copy_(contingency_table(labels, mini_labels, *self.table.shape))
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that training may change."""
+        heads = [*self.model.head.parameters(), *self.mini_head.parameters()]
+        return [*self.model.embedding.parameters(), *heads] if self.fine_tune else heads
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; an embedding that does not learn keeps its statistics."""
+        super().train(mode)
+        if not self.fine_tune:
+            self.model.embedding.eval()
+        return self
+
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """Renumber the clusters: the new cluster i is the old ``order[i]``."""
+        order = order.to(self.table.device)
+        for tensor in (self.model.head.weight, self.model.head.bias, self.table):
+            tensor.copy_(tensor[order])
+
+    @torch.no_grad()
+    def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
+        """Return the class weights w from the predictions for the whole data set."""
+        mini_labels = self.mini_head(embedding.to(self.table.device)).argmax(dim=1)
+        table = contingency_table(labels.to(self.table.device), mini_labels, *self.table.shape)
+        return class_weights(table.double(), self.occupancy_threshold).cpu()
+
+    def forward(self, weak: Tensor, strong: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        r"""Return :math:`L = L_r + \alpha L_m + \beta L_s` and what the history records.
+
+        The confident pseudo-labels of the weak view are the targets of the strong one. A batch
+        without any is marked as skipped.
+        """
+        both = torch.cat([weak, strong])
+        embedding = self.model.embedding(both) if self.fine_tune else both
+        target_weak, target_strong = self.model.head(embedding).chunk(2)
+        labels, selected = pseudo_labels(target_weak, self.confidence_threshold)
+        mini_weak, mini_strong = self.mini_head(embedding).chunk(2)
+        mini_labels, mini_selected = pseudo_labels(mini_weak, self.confidence_threshold)
+
+        weights = None
+        if self.reweight:
+            self._update_table(labels, mini_labels)
+            weights = class_weights(self.table, self.occupancy_threshold)
+        loss = self_training_loss(target_strong, labels, selected, weights)
+        if self.mini_weight:
+            loss = loss + self.mini_weight * self_training_loss(
+                mini_strong, mini_labels, mini_selected
+            )
+        if self.alignment_weight:
+            loss = loss + self.alignment_weight * alignment_loss(
+                target_weak.softmax(dim=1), mini_weak.softmax(dim=1)
+            )
+        return loss, {
+            "selected": selected.float().mean(),
+            "skipped": 1 - selected.any().float(),
+        }
+
+    @torch.no_grad()
+    def _update_table(self, labels: Tensor, mini_labels: Tensor) -> None:
+        """Move the running table towards the counts of a batch.
+
+        One batch alone may hold fewer samples than there are clusters.
+        """
+        counts = contingency_table(labels, mini_labels, *self.table.shape)
+        self.table.lerp_(counts.to(self.table.dtype), self.TABLE_RATE)

@@ -1,0 +1,19 @@
+"""The training loop: epochs, device, precision, schedules, checkpoints, history."""
+
+from skdeepcluster.training._checkpoint import CheckpointFolder
+from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
+from skdeepcluster.training._loop import DivergenceError, EpochHook, Phase, Trainer
+from skdeepcluster.training._schedules import constant, one_cycle
+
+__all__ = [
+    "CheckpointFolder",
+    "DivergenceError",
+    "EpochHook",
+    "Phase",
+    "Trainer",
+    "choose_device",
+    "choose_precision",
+    "constant",
+    "intra_op_threads",
+    "one_cycle",
+]

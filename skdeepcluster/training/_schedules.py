@@ -1,0 +1,34 @@
+"""Learning-rate schedules: factors of the base rate as a function of the progress in [0, 1).
+
+A schedule without state is the same after a resume as without one.
+"""
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+
+
+def constant(progress: float) -> float:
+    """Keep the base rate."""
+    return 1.0
+
+
+def one_cycle(progress: float, warmup: float = 0.3) -> float:
+    """Rise along a half cosine to the base rate, then fall along one to zero.
+
+    Parameters
+    ----------
+    progress : float
+        Share of the steps already taken.
+    warmup : float, default=0.3
+        Share of the steps spent rising from 1/25 of the base rate, as in Smith and Topin's
+        super-convergence recipe.
+    """
+    if progress < warmup:
+        return _half_cosine(1 / 25, 1.0, progress / warmup)
+    return _half_cosine(1.0, 0.0, (progress - warmup) / (1 - warmup))
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,441 @@
+"""Long-tailed subsets, and image files of every sort that turns up in a folder."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from torchvision.transforms.v2 import functional as tv
+
+from skdeepcluster import datasets
+from skdeepcluster.datasets import ImageFiles, make_long_tailed
+
+# make_long_tailed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n_max", "ratio", "total"),
+    [(10, 5000, 10, 20_431), (10, 100, 1, 1000), (1, 30, 10, 30)],
+    ids=["cifar10", "balanced", "one class"],
+)
+def test_number_of_rows(n_classes, n_max, ratio, total):
+    y = np.repeat(np.arange(n_classes), n_max)
+    X_lt, y_lt = make_long_tailed(y[:, None], y, imbalance_ratio=ratio, random_state=0)
+    assert X_lt.shape == (total, 1)
+    assert y_lt.shape == (total,)
+
+
+@settings(deadline=None)
+@given(
+    n_classes=st.integers(2, 12),
+    n_max=st.integers(50, 400),
+    ratio=st.floats(1, 50),
+    seed=st.integers(0, 9),
+)
+def test_profile(n_classes, n_max, ratio, seed):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(n_classes), n_max))
+    _, y_lt = make_long_tailed(y, y, imbalance_ratio=ratio, random_state=seed)
+    sizes = np.bincount(y_lt, minlength=n_classes)
+    paper = n_max * ratio ** (-np.arange(n_classes) / (n_classes - 1))
+    assert np.all(sizes <= paper + 1e-6)
+    assert np.all(sizes > paper - 1)
+
+
+@pytest.mark.parametrize(("ratio", "sizes"), [(8, [80, 40, 20, 10]), (27, [81, 27, 9, 3])])
+def test_whole_sizes_lose_no_row_to_rounding(ratio, sizes):
+    y = np.repeat(np.arange(4), sizes[0])
+    _, y_lt = make_long_tailed(y, y, imbalance_ratio=ratio, random_state=0)
+    assert np.bincount(y_lt).tolist() == sizes
+
+
+def test_smallest_class_sets_the_scale():
+    y = ["b"] * 40 + ["a"] * 1000 + ["c"] * 500
+    _, y_lt = make_long_tailed(list(range(1540)), y, imbalance_ratio=4, random_state=0)
+    assert [y_lt.count(k) for k in "abc"] == [40, 20, 10]
+
+
+def test_rows_stay_with_their_labels_and_are_distinct():
+    y = np.tile(np.arange(5), 100)
+    X = np.arange(500)
+    X_lt, y_lt = make_long_tailed(X, y, random_state=3)
+    assert len(np.unique(X_lt)) == len(X_lt)
+    np.testing.assert_array_equal(y[X_lt], y_lt)
+
+
+def test_without_shuffle_the_order_is_kept():
+    y = np.tile(np.arange(5), 100)
+    X_lt, _ = make_long_tailed(np.arange(500), y, shuffle=False, random_state=3)
+    shuffled, _ = make_long_tailed(np.arange(500), y, random_state=3)
+    assert np.all(np.diff(X_lt) > 0)
+    assert not np.all(np.diff(shuffled) > 0)
+    np.testing.assert_array_equal(np.sort(shuffled), X_lt)
+
+
+def test_long_tail_depends_on_random_state_alone():
+    y = np.tile(np.arange(3), 60)
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is under test
+    first, second, other = (
+        make_long_tailed(np.arange(180), y, random_state=seed)[0] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002 - as above
+
+
+def test_containers_keep_their_type(tmp_path):
+    y = np.tile(np.arange(2), 20)
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4)).astype(np.uint8)
+    expected, y_lt = make_long_tailed(images, y, random_state=0)
+    assert expected.shape == (22, 3, 4, 4)
+
+    stored = np.memmap(tmp_path / "images", dtype=np.uint8, mode="w+", shape=images.shape)
+    stored[:] = images
+    np.testing.assert_array_equal(make_long_tailed(stored, y, random_state=0)[0], expected)
+
+    tensor, y_tensor = make_long_tailed(torch.tensor(images), torch.tensor(y), random_state=0)
+    assert torch.equal(tensor, torch.tensor(expected))
+    assert torch.equal(y_tensor, torch.tensor(y_lt))
+
+    frame = pd.DataFrame(images.reshape(40, -1)[:, :2], columns=["a", "b"])
+    frame_lt, series_lt = make_long_tailed(frame, pd.Series(y, name="y"), random_state=0)
+    assert list(frame_lt.columns) == ["a", "b"]
+    assert series_lt.name == "y"
+    np.testing.assert_array_equal(frame_lt, expected.reshape(22, -1)[:, :2])
+
+    as_list, y_list = make_long_tailed(list(range(40)), y.tolist(), random_state=0)
+    assert isinstance(as_list, list)
+    assert y_list == y_lt.tolist()
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0, -1, np.inf, np.nan])
+def test_impossible_ratio(ratio):
+    with pytest.raises(ValueError, match="imbalance_ratio must be"):
+        make_long_tailed([0, 1], [0, 1], imbalance_ratio=ratio)
+
+
+def test_ratio_that_empties_a_class_says_what_is_possible():
+    y = [0] * 5 + [1] * 5
+    with pytest.raises(ValueError, match=r"imbalance_ratio=10\.0 .* pass at most 5"):
+        make_long_tailed(y, y)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make_long_tailed([1, 2, 3], [0, 1])
+
+
+# ImageFiles ------------------------------------------------------------------------------------
+
+
+def noise(width, height, channels=3, seed=0):
+    """Random pixels as an image of 1 to 4 channels."""
+    pixels = (
+        np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+    )
+    return Image.fromarray(pixels.squeeze())
+
+
+def truncate(path):
+    """Cut a file off in the middle: the header stays good."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def as_array(image):
+    """Pixels of a PIL image, channels first."""
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five readable images and a text file, in nested folders."""
+    (tmp_path / "dogs" / "big").mkdir(parents=True)
+    noise(40, 30).save(tmp_path / "dogs" / "big" / "b.png")
+    noise(20, 60, channels=1).save(tmp_path / "dogs" / "a.JPG", format="jpeg")
+    noise(50, 50, channels=4).save(tmp_path / "z.webp", lossless=True)
+    noise(33, 34).convert("P").save(tmp_path / "c.gif")
+    noise(90, 80).save(tmp_path / "c.tiff")
+    (tmp_path / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+@pytest.fixture
+def damaged(folder):
+    """The same folder with a truncated image, a text in disguise and an empty file added."""
+    noise(64, 64).save(folder / "half.jpg")
+    truncate(folder / "half.jpg")
+    (folder / "text.png").write_text("not an image")
+    (folder / "empty.png").touch()
+    return folder
+
+
+def names(files):
+    """File names of the rows."""
+    return [path.replace("\\", "/").rsplit("/", 1)[-1] for path in files.paths]
+
+
+def test_folder_is_searched_recursively_in_a_stable_order(folder):
+    files = ImageFiles(folder)
+    assert names(files) == ["c.gif", "c.tiff", "a.JPG", "b.png", "z.webp"]
+    assert len(files) == 5
+    assert files.unreadable == []
+    assert ImageFiles(str(folder)).paths == files.paths
+
+
+def test_derived_size_is_the_median_of_the_shorter_sides(folder):
+    assert ImageFiles(folder).image_size == 33  # of 20, 30, 33, 50 and 80
+
+
+def test_derived_size_is_at_most_that_of_pretrained_backbones(tmp_path):
+    Image.new("L", (500, 400)).save(tmp_path / "large.png")
+    assert ImageFiles(tmp_path).image_size == 224
+
+
+def test_list_is_taken_in_its_order_whatever_the_extensions(tmp_path):
+    paths = [tmp_path / "b.data", tmp_path / "a.data"]
+    for path in paths:
+        noise(8, 8).save(path, format="png")
+    assert ImageFiles(paths).paths == [str(path) for path in paths]
+
+
+def test_extensions(folder):
+    assert names(ImageFiles(folder, extensions=[".PNG", ".jpg"])) == ["a.JPG", "b.png"]
+
+
+def test_hidden_files_are_not_images(folder):
+    (folder / "._z.webp").write_bytes(b"a stub of macOS")
+    (folder / ".ipynb_checkpoints").mkdir()
+    noise(8, 8).save(folder / ".ipynb_checkpoints" / "z.png")
+    assert len(ImageFiles(folder)) == 5
+
+
+def test_images_are_upright_squares(folder):
+    files = ImageFiles(folder, image_size=24)
+    images = files.decode()
+    assert images.shape == (5, 3, 24, 24)
+    assert images.dtype == torch.uint8
+    for row, image in enumerate(files):
+        assert torch.equal(image, images[row])
+    assert torch.equal(files[-1], images[4])
+    assert torch.equal(files[np.int64(2)], images[2])
+
+
+def test_decode_in_threads_gives_the_same(folder):
+    files = ImageFiles(folder)
+    assert torch.equal(files.decode(n_jobs=2), files.decode())
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 32), (32, 48), (40, 40), (97, 55)])
+def test_shorter_side_is_resized_then_the_centre_cropped(tmp_path, width, height):
+    noise(width, height).save(tmp_path / "image.png")
+    image = ImageFiles(tmp_path, image_size=16)[0]
+    # In one step: resizing first would round the longer side, and shift the centre with it.
+    original = noise(width, height)
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    expected = original.resize(
+        (16, 16), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
+    np.testing.assert_array_equal(image, as_array(expected))
+
+
+def test_resizing_agrees_with_torchvision(tmp_path):
+    original = noise(64, 32)
+    original.save(tmp_path / "image.png")
+    expected = tv.center_crop(tv.resize(tv.pil_to_tensor(original), [16], antialias=True), [16, 16])
+    difference = ImageFiles(tmp_path, image_size=16)[0].int() - expected.int()
+    assert difference.abs().max() <= 1
+
+
+def test_at_its_own_size_an_image_is_unchanged(tmp_path):
+    noise(32, 32).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(ImageFiles(tmp_path)[0], as_array(noise(32, 32)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_respected(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise(24, 16).save(tmp_path / "image.png", exif=exif)
+    with Image.open(tmp_path / "image.png") as image:
+        upright = ImageOps.exif_transpose(image)
+        expected = ImageOps.fit(upright, (16, 16), method=Image.Resampling.BILINEAR)
+    files = ImageFiles(tmp_path)
+    assert files.image_size == 16
+    np.testing.assert_array_equal(files[0], as_array(expected))
+
+
+def test_grey_is_repeated(tmp_path):
+    noise(16, 16, channels=1).save(tmp_path / "image.png")
+    image = ImageFiles(tmp_path)[0]
+    expected = np.asarray(noise(16, 16, channels=1))
+    np.testing.assert_array_equal(image, np.stack([expected] * 3))
+
+
+def test_palette_becomes_rgb(tmp_path):
+    palette = noise(16, 16).quantize(8)
+    palette.save(tmp_path / "image.png")
+    np.testing.assert_array_equal(ImageFiles(tmp_path)[0], as_array(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255])], ids=["one", "several"])
+def test_palette_with_transparency_gives_no_warning(tmp_path, transparency):
+    noise(16, 16).quantize(8).save(tmp_path / "image.png", transparency=transparency)
+    assert ImageFiles(tmp_path)[0].shape == (3, 16, 16)
+
+
+def test_alpha_is_dropped(tmp_path):
+    noise(16, 16, channels=4).save(tmp_path / "image.png")
+    expected = as_array(noise(16, 16, channels=4))[:3]
+    np.testing.assert_array_equal(ImageFiles(tmp_path)[0], expected)
+
+
+def test_16_bit_grey_keeps_its_upper_bits(tmp_path):
+    pixels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    expected = np.arange(256).reshape(16, 16)
+    np.testing.assert_array_equal(ImageFiles(tmp_path)[0], np.stack([expected] * 3))
+
+
+def test_pixels_without_a_range_are_unreadable(tmp_path):
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "image.tiff")
+    with pytest.raises(ValueError, match=r"image\.tiff .* convert them to 8 bits"):
+        ImageFiles(tmp_path)
+
+
+def test_unreadable_headers_are_all_named(damaged):
+    with pytest.raises(ValueError, match="2 image file") as caught:
+        ImageFiles(damaged)
+    assert all(name in str(caught.value) for name in ("text.png", "empty.png", "unreadable='skip'"))
+
+
+def test_unreadable_headers_can_be_skipped(damaged):
+    with pytest.warns(UserWarning, match="^2 unreadable") as caught:
+        files = ImageFiles(damaged, unreadable="skip")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert names(files) == ["c.gif", "c.tiff", "a.JPG", "b.png", "half.jpg", "z.webp"]
+    assert [path for path, _ in files.unreadable] == [
+        str(damaged / "empty.png"),
+        str(damaged / "text.png"),
+    ]
+    assert all("UnidentifiedImageError" in reason for _, reason in files.unreadable)
+
+
+def test_damaged_pixels_are_found_by_decoding(damaged):
+    paths = [damaged / "half.jpg", damaged / "c.gif"]
+    files = ImageFiles(paths)
+    with pytest.raises(ValueError, match=r"1 image file.*\n.*half\.jpg \(OSError.*truncated"):
+        files.decode()
+    with pytest.raises(ValueError, match=r"half\.jpg \(OSError.*truncated"):
+        files[0]
+    assert len(files) == 2
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_damaged_pixels_can_be_skipped(damaged, n_jobs):
+    with pytest.warns(UserWarning, match="^2 unreadable"):
+        files = ImageFiles(damaged, unreadable="skip")
+    with pytest.warns(UserWarning, match="^1 unreadable"):
+        images = files.decode(n_jobs)
+    assert names(files) == ["c.gif", "c.tiff", "a.JPG", "b.png", "z.webp"]
+    assert len(files.unreadable) == 3
+    assert len(images) == 5
+    for row, image in enumerate(files):
+        assert torch.equal(image, images[row])
+
+
+def test_many_unreadable_files_are_counted(tmp_path):
+    for number in range(13):
+        (tmp_path / f"bad{number:02}.png").touch()
+    with pytest.raises(ValueError, match="13 image file") as caught:
+        ImageFiles(tmp_path)
+    assert "bad09.png" in str(caught.value)
+    assert "bad10.png" not in str(caught.value)
+    assert "and 3 more" in str(caught.value)
+
+
+def test_nothing_left_to_skip_to(tmp_path):
+    (tmp_path / "bad.png").touch()
+    with pytest.raises(ValueError, match=r"No image is left.*(?s:.*)bad\.png"):
+        ImageFiles(tmp_path, unreadable="skip")
+
+
+def test_missing_sources_are_named(tmp_path):
+    missing = tmp_path / "nowhere"
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(str(missing)))):
+        ImageFiles(missing)
+    noise(8, 8).save(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 files .*b\.png"):
+        ImageFiles([tmp_path / "a.png", tmp_path / "b.png"])
+    many = [tmp_path / f"{number}.png" for number in range(12)]
+    with pytest.raises(FileNotFoundError, match=r"12 of 12 files .* and 2 more"):
+        ImageFiles(many)
+
+
+def test_sources_without_images(tmp_path):
+    (tmp_path / "notes.txt").write_text("not an image")
+    with pytest.raises(ValueError, match=re.escape(repr(str(tmp_path)))):
+        ImageFiles(tmp_path)
+    with pytest.raises(ValueError, match="empty list"):
+        ImageFiles([])
+    with pytest.raises(ValueError, match=r"source is a file.*notes\.txt"):
+        ImageFiles(tmp_path / "notes.txt")
+
+
+def test_bad_parameters(folder):
+    with pytest.raises(ValueError, match="unreadable must be 'raise' or 'skip'; got 'ignore'"):
+        ImageFiles(folder, unreadable="ignore")
+    with pytest.raises(ValueError, match="image_size must be at least 1 pixel; got 0"):
+        ImageFiles(folder, image_size=0)
+    with pytest.raises(TypeError):
+        ImageFiles(folder, image_size=1.5)
+    with pytest.raises(IndexError):
+        ImageFiles(folder)[5]
+
+
+def test_with_image_size_leaves_the_original_alone(folder):
+    files = ImageFiles(folder)
+    resized = files.with_image_size(8)
+    assert (files.image_size, resized.image_size) == (33, 8)
+    assert resized.paths == files.paths
+    assert resized.paths is not files.paths
+    assert resized[0].shape == (3, 8, 8)
+    with pytest.raises(ValueError, match="image_size"):
+        files.with_image_size(0)
+
+
+def test_pickle_and_repr(folder):
+    files = ImageFiles(folder)
+    copied = pickle.loads(pickle.dumps(files))
+    assert copied.paths == files.paths
+    assert torch.equal(copied[0], files[0])
+    assert repr(copied) == "ImageFiles(n=5, image_size=33)"
+
+
+def test_data_loader_takes_it(folder):
+    loader = torch.utils.data.DataLoader(ImageFiles(folder), batch_size=5)
+    assert torch.equal(next(iter(loader)), ImageFiles(folder).decode())
+
+
+def test_importing_the_module_imports_neither_torch_nor_pil():
+    # The file alone, since the package itself may import torch.
+    program = (
+        "import runpy, sys\n"
+        f"runpy.run_path({datasets.__file__!r})\n"
+        "sys.exit(', '.join({'torch', 'PIL'} & set(sys.modules)) or 0)"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
