@@ -17,6 +17,8 @@ RESIDENT_SHARE = 0.5
 # Rows from which mean, variance and range are taken.
 STATISTICS_ROWS = 2**16
 STATISTICS_BATCH = 2**12
+# Rows that are converted at a time when an array is copied to the device.
+COPIED_ROWS = 2**12
 
 
 class Source(Protocol):
@@ -117,6 +119,8 @@ class DatasetSource:
         self.dataset = dataset
         self.device = device
         self.num_workers = num_workers
+        if len(dataset) == 0:
+            raise ValueError("X is a Dataset without items.")
         first = self._item(0)
         if first.ndim not in (1, 3):
             raise ValueError(
@@ -148,14 +152,17 @@ class DatasetSource:
     def _item(self, number: int) -> Tensor:
         item = self.dataset[number]
         sample = item[0] if isinstance(item, tuple | list) else item
-        if not isinstance(sample, Tensor | np.ndarray):
+        if isinstance(sample, np.ndarray):
+            # torch takes neither negative strides nor memory that it may not write to.
+            return torch.from_numpy(np.require(sample, stored_dtype(sample[None]), ["C", "W"]))
+        if not isinstance(sample, Tensor):
             raise ValueError(
                 "X is a Dataset; its items have to be tensors or arrays (or tuples that start "
                 f"with one), but item {number} is a {type(sample).__name__}. Add a transform, "
                 "for example torchvision.transforms.v2.PILToTensor()."
             )
-        tensor = torch.as_tensor(sample)
-        return tensor if tensor.dtype == torch.uint8 else tensor.float()
+        keeps_type = sample.dtype == torch.uint8 and sample.ndim > 1
+        return sample.detach() if keeps_type else sample.detach().float()
 
 
 def open_array(
@@ -176,14 +183,25 @@ def open_array(
     n_bytes = array.size * stored_dtype(array).itemsize
     if n_bytes > RESIDENT_SHARE * free_memory(device):
         return source
-    if array.dtype == stored_dtype(array) and array.flags.writeable and not channels_last:
+    if _torch_can_share(array) and not channels_last:
         return ResidentSource(torch.from_numpy(array).to(device))
-    return ResidentSource(source.rows(torch.arange(len(array))))
+    # Converted in parts, because the copies on the way take memory that nobody has counted.
+    dtype = torch.from_numpy(np.empty(0, stored_dtype(array))).dtype
+    data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)
+    for index in torch.split(torch.arange(len(array)), COPIED_ROWS):
+        data[index[0] : index[-1] + 1] = source.rows(index)
+    return ResidentSource(data)
 
 
 def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:
     """Return uint8 for uint8 arrays (images), float32 for all others."""
     return np.dtype(np.uint8 if array.dtype == np.uint8 and array.ndim > 2 else np.float32)
+
+
+def _torch_can_share(array: np.ndarray[Any, Any]) -> bool:
+    """Whether a tensor can lie on the array's memory without a conversion or a warning."""
+    whole_steps = all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
+    return array.dtype == stored_dtype(array) and array.flags.writeable and whole_steps
 
 
 def free_memory(device: torch.device) -> int:
@@ -228,11 +246,11 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, i
 
 def value_range(source: Source) -> tuple[float, float]:
     """Return the smallest and largest value that a pixel can have: by type, or else by the data."""
+    if source.rows(torch.tensor([0])).dtype == torch.uint8:
+        return 0.0, 255.0
     low, high = torch.inf, -torch.inf
     for index in _spaced_rows(source):
         rows = source.rows(index)
-        if rows.dtype == torch.uint8:
-            return 0.0, 255.0
         low, high = min(low, rows.min().item()), max(high, rows.max().item())
     return low, high
 
@@ -246,7 +264,7 @@ def moments(source: Source, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
     mean = squares = torch.zeros((), dtype=torch.float64)
     for index in _spaced_rows(source):
         values = source.rows(index).cpu().double()  # not every accelerator has float64
-        batch_squares, batch_mean = torch.var_mean(values, axes, correction=0, keepdim=True)
+        batch_squares, batch_mean = torch.var_mean(values, tuple(axes), correction=0, keepdim=True)
         added = len(index)
         total = count + added
         delta = batch_mean[0] - mean
@@ -260,4 +278,4 @@ def _spaced_rows(source: Source) -> tuple[Tensor, ...]:
     """Return row numbers spread evenly over the whole data set, in batches."""
     n = len(source)
     spaced = torch.linspace(0, n - 1, min(n, STATISTICS_ROWS), dtype=torch.float64).round().long()
-    return spaced.split(STATISTICS_BATCH)
+    return torch.split(spaced, STATISTICS_BATCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -32,42 +33,35 @@ GRAPH_ROWS = 2**15
 
 
 @dataclass(frozen=True)
-class ContrastRecipe:
-    """How long and how fast to pretrain by contrast.
+class Recipe:
+    """How fast and how long to train where the user does not say.
 
     Attributes
     ----------
-    temperature : float
-        Of the softmax over the batch.
     batch_size : int
-        Pairs of views per step.
+        Samples per step.
     learning_rate : float
-        Peak of the one-cycle schedule.
+        Base rate.
     max_steps : int
-        Steps for large data sets.
-    samples_per_step : int
-        Small data sets get one step for each so many samples (and 20 at least).
+        Steps for large feature arrays; small ones get fewer, so that fifty rows take a tenth of a
+        second.
+    image_epochs : int
+        Passes over a set of images.
     """
 
-    temperature: float
     batch_size: int
     learning_rate: float
-    max_steps: int
-    samples_per_step: int
+    max_steps: int = 0
+    image_epochs: int = 0
 
-    def epochs(self, n_samples: int) -> int:
+    def epochs(self, n_samples: int, batch_size: int) -> int:
         """Return the number of passes over the data that comes nearest to the steps wanted."""
-        steps = min(max(n_samples // self.samples_per_step, 20), self.max_steps)
-        steps_per_epoch = max(n_samples // self.batch_size, 1)
-        return max(round(steps / steps_per_epoch), 1)
+        if self.image_epochs:
+            return self.image_epochs
+        wanted = min(n_samples / 4, 6 * math.sqrt(n_samples))
+        steps = min(max(wanted, 20.0), self.max_steps)
+        return max(round(steps / max(n_samples // batch_size, 1)), 1)
 
-
-FEATURE_CONTRAST = ContrastRecipe(
-    temperature=1.0, batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=4
-)
-IMAGE_CONTRAST = ContrastRecipe(
-    temperature=0.5, batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=4
-)
 
 Backbone = str | os.PathLike[str] | nn.Module
 Weights = bool | str | os.PathLike[str]
@@ -142,6 +136,6 @@ def build_views(
         return AugmentedViews(source, prepare, RandomImageViews())
     rows = torch.randperm(n, generator=generator)[:GRAPH_ROWS].sort().values
     n_neighbors = min(max(len(rows) // (4 * n_clusters), 3), 10)
-    features = torch.cat([prepare(source.rows(index)) for index in rows.split(4096)])
+    features = torch.cat([prepare(source.rows(index)) for index in torch.split(rows, 4096)])
     _, neighbors = nearest_neighbors(features, n_neighbors)
     return NeighborViews(source, prepare, neighbors, rows)

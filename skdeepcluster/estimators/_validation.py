@@ -43,17 +43,17 @@ def validates_parameters(method: Method) -> Method:
 
 
 def integer(low: int) -> Interval:
-    """An integer of at least ``low``."""
+    """Accept an integer of at least ``low``."""
     return Interval(Integral, low, None, closed="left")
 
 
 def real(low: float, high: float | None, closed: str) -> Interval:
-    """A real number in an interval."""
+    """Accept a real number in an interval."""
     return Interval(Real, low, high, closed=closed)
 
 
 def one_of(*options: str) -> StrOptions:
-    """One of these strings."""
+    """Accept one of these strings."""
     return StrOptions(set(options))
 
 
@@ -87,6 +87,7 @@ def open_source(estimator: DeepClusterer, X: Any, device: torch.device, *, reset
         estimator, X, dtype=NUMERIC_TYPES, order="C", ensure_min_samples=2 if reset else 1,
         reset=reset,
     )  # fmt: skip
+    _check_range(X)
     _record_shape(estimator, X.shape[1:], reset)
     return open_array(X, device)
 
@@ -138,10 +139,21 @@ def _open_images(estimator: DeepClusterer, X: Any, device: torch.device, reset: 
         X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
         estimator=estimator, input_name="X",
     )  # fmt: skip
+    _check_range(X)
     last = _channels_last(X.shape)
     shape = (X.shape[3], X.shape[1], X.shape[2]) if last else X.shape[1:]
     _record_shape(estimator, shape, reset)
     return open_array(X, device, channels_last=last)
+
+
+def _check_range(X: np.ndarray[Any, Any]) -> None:
+    """Refuse numbers that networks in single precision would take for infinite."""
+    limit = np.finfo(np.float32).max
+    if X.dtype == np.float64 and max(X.max(), -X.min()) > limit:
+        raise ValueError(
+            "Input X contains a value too large for dtype('float32'), in which networks compute. "
+            "Rescale X."
+        )
 
 
 def _record_shape(estimator: DeepClusterer, shape: tuple[int, ...], reset: bool) -> None:
@@ -151,9 +163,9 @@ def _record_shape(estimator: DeepClusterer, shape: tuple[int, ...], reset: bool)
         estimator.n_features_in_ = int(np.prod(shape))
         if images:
             estimator.image_shape_ = tuple(shape)
-            vars(estimator).pop("feature_names_in_", None)
+            estimator.__dict__.pop("feature_names_in_", None)
         else:
-            vars(estimator).pop("image_shape_", None)
+            estimator.__dict__.pop("image_shape_", None)
         return
     expected = getattr(estimator, "image_shape_", (estimator.n_features_in_,))
     if tuple(shape) != expected:

@@ -6,10 +6,10 @@ import copy
 import difflib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skdeepcluster.networks._embedding import multilayer_perceptron
 
@@ -67,7 +67,7 @@ def is_pretrained(
     backbone: str | os.PathLike[str] | nn.Module, pretrained: bool | str | os.PathLike[str]
 ) -> bool:
     """Whether the backbone arrives with weights worth keeping."""
-    return isinstance(backbone, nn.Module | os.PathLike) or pretrained is not False
+    return isinstance(backbone, nn.Module | os.PathLike) or bool(pretrained)
 
 
 def _feature_encoder(backbone: str | os.PathLike[str], n_features: int) -> nn.Module:
@@ -99,13 +99,14 @@ def _timm_model(
             f"backbone={name!r} is not a timm model. Names like it: {similar}; "
             "timm.list_models() lists them all. For a folder on disk pass a pathlib.Path."
         )
-    if pretrained is True:
+    if not isinstance(pretrained, str | os.PathLike) and pretrained:
         return _published_model(name, sample_shape[0])
-    network = cast("nn.Module", timm.create_model(name, in_chans=sample_shape[0], num_classes=0))
+    network = timm.create_model(name, in_chans=sample_shape[0], num_classes=0)
     small = max(sample_shape[1:]) <= SMALL_IMAGE
-    if pretrained is False:
+    if not pretrained:
         return _use_small_image_stem(network) if small else network
     weights = _read_weights(pretrained, network)
+    # Weights of a network trained by this package on small images fit the small stem.
     if small and _same_shapes(weights, stemmed := _use_small_image_stem(copy.deepcopy(network))):
         network = stemmed
     _load_all(network, weights, pretrained, name)
@@ -117,20 +118,27 @@ def _published_model(name: str, channels: int) -> nn.Module:
     import timm
 
     try:
-        network = timm.create_model(name, pretrained=True, in_chans=channels, num_classes=0)
-    except (OSError, RuntimeError) as error:
+        return timm.create_model(name, pretrained=True, in_chans=channels, num_classes=0)
+    except Exception as error:  # the hub, the file formats and timm each have errors of their own
         if name.startswith("local-dir:"):
-            wanted = f"config.json and model.safetensors in {name.removeprefix('local-dir:')!r}"
-        else:
-            from huggingface_hub.constants import HF_HUB_CACHE
+            folder = name.removeprefix("local-dir:")
+            raise OSError(
+                f"backbone={folder!r} cannot be loaded; wanted: a folder with config.json and "
+                f"model.safetensors as timm.models.save_for_hf writes them. {error}"
+            ) from error
+        from huggingface_hub.constants import HF_HUB_CACHE
 
-            source = timm.get_pretrained_cfg(name)
-            wanted = f"model.safetensors of {source.hf_hub_id!r} in {HF_HUB_CACHE!r}"
+        published = timm.get_pretrained_cfg(name)
+        if published is None or not published.has_weights:
+            raise ValueError(
+                f"pretrained=True, but timm has no weights for backbone={name!r}; "
+                "timm.list_pretrained() lists the names that have."
+            ) from error
         raise OSError(
-            f"The published weights of backbone={name!r} could not be loaded; wanted: {wanted}. "
-            "Connect once so that they are cached, or pass pretrained='path/to/weights'."
+            f"The published weights of backbone={name!r} could not be loaded; wanted: "
+            f"model.safetensors of {published.hf_hub_id!r} in {HF_HUB_CACHE!r}. Connect once so "
+            "that they are cached, or pass pretrained='path/to/weights'."
         ) from error
-    return cast("nn.Module", network)
 
 
 def _read_weights(path: str | os.PathLike[str] | bool, network: nn.Module) -> dict[str, Any]:
@@ -139,7 +147,13 @@ def _read_weights(path: str | os.PathLike[str] | bool, network: nn.Module) -> di
 
     if isinstance(path, bool) or not Path(path).is_file():
         raise FileNotFoundError(f"pretrained={path!r} is neither a boolean nor a file of weights.")
-    weights: dict[str, Any] = load_state_dict(os.fspath(path), weights_only=True)
+    try:
+        weights: dict[str, Any] = load_state_dict(os.fspath(path), weights_only=True)
+    except Exception as error:  # each file format has errors of its own
+        raise ValueError(
+            f"pretrained={path!r} is not a file of weights (safetensors, or a state dict saved by "
+            f"torch): {error}"
+        ) from error
     classifier = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return {k: v for k, v in weights.items() if not k.startswith(tuple(f"{n}." for n in names))}
@@ -199,9 +213,11 @@ def _output_width(network: nn.Module, sample_shape: Sequence[int]) -> int:
             f"The backbone cannot take samples of shape {tuple(sample_shape)}: {error}"
         ) from error
     network.train(was_training)
-    if output.ndim < 2 or len(output) != 2:
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != 2:
+        shape = getattr(output, "shape", None)
+        found = type(output).__name__ if shape is None else f"tensor of shape {tuple(shape)}"
         raise ValueError(
             "The backbone has to return one feature vector per sample; for 2 samples of shape "
-            f"{tuple(sample_shape)} it returned a tensor of shape {tuple(output.shape)}."
+            f"{tuple(sample_shape)} it returned a {found}."
         )
     return output[0].numel()

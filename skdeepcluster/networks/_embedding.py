@@ -1,6 +1,7 @@
 """From raw samples to embeddings on the unit sphere."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def multilayer_perceptron(widths: Sequence[int]) -> nn.Sequential:
         The last layer is linear.
     """
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths[:-2], widths[1:-1], strict=True):
+    for n_in, n_out in pairwise(widths[:-1]):
         # Batch normalisation brings its own shift.
         layers += [nn.Linear(n_in, n_out, bias=False), nn.BatchNorm1d(n_out), nn.ReLU()]
     layers.append(nn.Linear(widths[-2], widths[-1]))

@@ -2,16 +2,18 @@
 
 from skdeepcluster.numerics._contingency import contingency_table
 from skdeepcluster.numerics._kmeans import KMeansResult, cluster_means, kmeans
-from skdeepcluster.numerics._merging import merge_clusters
+from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._silhouette import centroid_silhouette
 
 __all__ = [
     "KMeansResult",
+    "average_linkage",
     "centroid_silhouette",
     "cluster_means",
     "contingency_table",
+    "cosine_affinity",
     "kmeans",
-    "merge_clusters",
     "nearest_neighbors",
+    "neighbor_affinity",
 ]

@@ -9,6 +9,9 @@ from torch import Tensor
 # Distances are formed in blocks of at most this many entries (4 MiB of float32): they stay near
 # the processor's cache and never grow with the number of samples.
 BLOCK_ENTRIES = 2**20
+# Sums are taken over this many rows at a time and then added up in float64: a float32 sum over
+# millions of similar rows would lose the digits in which they differ.
+BLOCK_ROWS = 2**13
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,29 @@ def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 def cluster_means(X: Tensor, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
     """Return the mean (zero where there is none) and the number of samples of each cluster."""
+    # index_add_ adds in random order on accelerators; a product does not.
+    sum_rows = _sums_by_index if X.device.type == "cpu" else _sums_by_product
     counts = torch.bincount(labels, minlength=n_clusters)
-    if X.device.type == "cpu":
-        sums = X.new_zeros(n_clusters, X.shape[1]).index_add_(0, labels, X)
-    else:
-        # index_add_ adds in random order on accelerators; a product does not.
-        sums = X.new_zeros(n_clusters, X.shape[1])
-        block = max(BLOCK_ENTRIES // n_clusters, 1)
-        for start in range(0, len(X), block):
-            rows = slice(start, start + block)
-            members = torch.nn.functional.one_hot(labels[rows], n_clusters).to(X.dtype)
-            sums.addmm_(members.T, X[rows])
-    return sums / counts.clamp(min=1)[:, None], counts
+    means = sum_rows(X, labels, n_clusters) / counts.clamp(min=1)[:, None]
+    return means.to(X.dtype), counts
+
+
+def _sums_by_index(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    sums = torch.zeros(n_clusters, X.shape[1], dtype=torch.float64)
+    for start in range(0, len(X), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        sums.index_add_(0, labels[rows], X[rows].double())
+    return sums
+
+
+def _sums_by_product(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    sums = X.new_zeros(n_clusters, X.shape[1], dtype=_widest_dtype(X.device))
+    block = min(max(BLOCK_ENTRIES // n_clusters, 1), BLOCK_ROWS)
+    for start in range(0, len(X), block):
+        rows = slice(start, start + block)
+        members = torch.nn.functional.one_hot(labels[rows], n_clusters).to(X.dtype)
+        sums += members.T @ X[rows]
+    return sums
 
 
 def _plus_plus(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
@@ -117,10 +131,12 @@ def _plus_plus(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor
     chosen[0] = torch.randint(len(X), (1,), generator=generator).item()
     closest = _squared_distances(X, norms, chosen[:1])[:, 0]
     draws = torch.rand(n_clusters, n_trials, generator=generator, dtype=torch.float64)
-    draws = draws.to(X.device)
+    draws = draws.to(X.device, _widest_dtype(X.device))
     for j in range(1, n_clusters):
-        cumulated = closest.double().cumsum(dim=0)
-        candidates = torch.searchsorted(cumulated, draws[j] * cumulated[-1]).clamp_(max=len(X) - 1)
+        cumulated = closest.cumsum(dim=0, dtype=draws.dtype)
+        # The first sum above the draw: never a row that was chosen before, its share is empty.
+        candidates = torch.searchsorted(cumulated, draws[j] * cumulated[-1], right=True)
+        candidates = candidates.clamp_(max=len(X) - 1)
         distances = _squared_distances(X, norms, candidates)
         distances = torch.minimum(distances, closest[:, None], out=distances)
         best = distances.sum(dim=0).argmin()
@@ -138,7 +154,8 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
     norms = X.square().sum(dim=1)
     labels, distances = nearest_center(X, centers)
     n_iter = 0
-    for n_iter in range(1, max_iter + 1):
+    for _ in range(max_iter):
+        n_iter += 1
         means, counts = cluster_means(X, labels, n_clusters)
         _repair_empty(X, means, counts, distances, norms)
         shift = (means - centers).square().sum().item()
@@ -146,7 +163,7 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
         labels, distances = nearest_center(X, centers)
         if shift <= threshold or torch.equal(labels, previous):
             break
-    inertia = (distances + norms).clamp_(min=0).sum(dtype=torch.float64).item()
+    inertia = (distances + norms).clamp_(min=0).sum(dtype=_widest_dtype(X.device)).item()
     return KMeansResult(centers, labels, inertia, n_iter)
 
 
@@ -158,3 +175,8 @@ def _repair_empty(
     if len(empty):
         farthest = (distances + norms).topk(len(empty)).indices
         means[empty] = X[farthest]
+
+
+def _widest_dtype(device: torch.device) -> torch.dtype:
+    """Return the most precise type for long sums; Apple's devices have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor
 
-from skdeepcluster.numerics._kmeans import cluster_means
+from skdeepcluster.numerics._kmeans import BLOCK_ENTRIES, cluster_means
 
 
 def centroid_silhouette(X: Tensor, labels: Tensor, n_clusters: int) -> float:
-    r"""Return the mean simplified silhouette of a partition.
+    r"""Return the median simplified silhouette of a partition.
 
-    .. math:: \frac{1}{n} \sum_i \frac{b_i - a_i}{\max(a_i, b_i)}
+    .. math:: \operatorname{median}_i \frac{b_i - a_i}{\max(a_i, b_i)}
 
     where :math:`a_i` is the distance of sample i to the mean of its own cluster and :math:`b_i`
-    the distance to the nearest other mean: linear in n, where the silhouette is quadratic.
+    the distance to the nearest other mean: linear in n, where the silhouette is quadratic. The
+    median, unlike the mean, is not swayed by samples between or far from all clusters.
 
     Parameters
     ----------
@@ -28,12 +29,18 @@ def centroid_silhouette(X: Tensor, labels: Tensor, n_clusters: int) -> float:
     float
         In [-1, 1], higher is better; 0 if there is only one cluster.
     """
+    # Distances do not change with the origin, and rounding is smallest around the mean.
+    X = X - X.mean(dim=0)
     means, counts = cluster_means(X, labels, n_clusters)
-    used, labels = labels.unique(return_inverse=True)
-    if len(used) < 2:
+    if int((counts > 0).sum()) < 2:
         return 0.0
-    distances = torch.cdist(X, means[used])
-    own = labels[:, None]
-    a = distances.gather(1, own)[:, 0]
-    b = distances.scatter(1, own, torch.inf).min(dim=1).values
-    return float(((b - a) / torch.maximum(a, b).clamp(min=1e-12)).mean())
+    block = max(BLOCK_ENTRIES // n_clusters, 1)
+    values = X.new_zeros(len(X))
+    for start in range(0, len(X), block):
+        own = labels[start : start + block, None]
+        distances = torch.cdist(X[start : start + block], means)
+        distances[:, counts == 0] = torch.inf
+        a = distances.gather(1, own)[:, 0]
+        b = distances.scatter(1, own, torch.inf).min(dim=1).values
+        values[start : start + block] = (b - a) / torch.maximum(a, b).clamp(min=1e-12)
+    return float(values.median())

@@ -5,6 +5,7 @@ from skdeepcluster.objectives._mini import (
     MiniObjective,
     alignment_loss,
     class_weights,
+    marginal_loss,
     pseudo_labels,
     self_training_loss,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "alignment_loss",
     "class_weights",
     "info_nce",
+    "marginal_loss",
     "pseudo_labels",
     "self_training_loss",
 ]

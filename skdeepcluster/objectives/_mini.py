@@ -6,7 +6,7 @@ j = 1..M with probabilities :math:`p_m`, confidence c = max p and pseudo-label y
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,27 @@ def alignment_loss(p_target: Tensor, p_mini: Tensor) -> Tensor:
     return (within - 2 * between) / n**2
 
 
+def marginal_loss(marginal: Tensor, running: Tensor, prior: Tensor) -> Tensor:
+    r"""Return a term that keeps the cluster sizes near those of the start.
+
+    .. math:: L_a = \sum_k \bar p_k \left( \log \bar p^{ema}_k - \log \pi_k \right)
+
+    This is the divergence KL(:math:`\bar p` || :math:`\pi`) with the logarithm taken of a running
+    mean: a batch alone knows little about small clusters. It is not in the paper; without it
+    self-training on many clusters loses some.
+
+    Parameters
+    ----------
+    marginal : Tensor of shape (n_clusters,)
+        Mean prediction of the batch, the one argument that carries gradient.
+    running : Tensor of shape (n_clusters,)
+        Its running mean over recent batches.
+    prior : Tensor of shape (n_clusters,)
+        Shares of the clusters at the start, pi.
+    """
+    return (marginal * (running.log() - prior.log())).sum()
+
+
 class MiniObjective(nn.Module):
     """The training objective of MiniClustering, with its two heads and its running table.
 
@@ -127,15 +148,23 @@ class MiniObjective(nn.Module):
         tau and delta.
     mini_weight, alignment_weight : float
         alpha and beta; a term with weight zero is not computed.
+    marginal_weight : float
+        Weight of the term that keeps the cluster sizes near those of the start.
     reweight : bool
         Whether the class weights act.
     fine_tune : bool
         Whether views are samples to be embedded, or (False) embeddings that stay as they are.
+    neighbor_views : bool
+        Whether the strong view is another sample, a neighbour. A pair then counts only where both
+        predictions agree: where they do not, one of the two may rightly be in another cluster.
     """
 
-    # Share of the running table that a batch replaces: about twenty batches count.
+    # Share of the running statistics that a batch replaces: the last ten to twenty batches count.
     TABLE_RATE = 0.05
+    MARGINAL_RATE = 0.1
     table: Tensor
+    marginal: Tensor
+    prior: Tensor
 
     def __init__(
         self,
@@ -147,8 +176,10 @@ class MiniObjective(nn.Module):
         occupancy_threshold: float,
         mini_weight: float,
         alignment_weight: float,
+        marginal_weight: float,
         reweight: bool,
         fine_tune: bool,
+        neighbor_views: bool,
     ) -> None:
         super().__init__()
         width = model.embedding.embedding_dim
@@ -156,12 +187,21 @@ class MiniObjective(nn.Module):
         self.model.head = PrototypeHead(width, n_clusters)
         self.mini_head = PrototypeHead(width, n_mini_clusters)
         self.register_buffer("table", torch.zeros(n_clusters, n_mini_clusters))
+        self.register_buffer("marginal", torch.full((n_clusters,), 1 / n_clusters))
+        self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
         self.confidence_threshold = confidence_threshold
         self.occupancy_threshold = occupancy_threshold
         self.mini_weight = mini_weight
         self.alignment_weight = alignment_weight
+        self.marginal_weight = marginal_weight
         self.reweight = reweight
         self.fine_tune = fine_tune
+        self.neighbor_views = neighbor_views
+
+    @property
+    def target_head(self) -> PrototypeHead:
+        """The head of the K clusters, which is the model's."""
+        return cast("PrototypeHead", self.model.head)
 
     @torch.no_grad()
     def start(
@@ -178,14 +218,20 @@ class MiniObjective(nn.Module):
         logit_scale : float
             Length of the heads' weight vectors: how sure they start.
         """
-        for head, partition in ((self.model.head, labels), (self.mini_head, mini_labels)):
+        for head, partition in ((self.target_head, labels), (self.mini_head, mini_labels)):
             centers, _ = cluster_means(embedding, partition, head.out_features)
             head.start_from(centers, logit_scale)
-        self.table.copy_(contingency_table(labels, mini_labels, *self.table.shape))
+        n_clusters, n_mini_clusters = self.table.shape
+        counts = contingency_table(labels, mini_labels, n_clusters, n_mini_clusters)
+        self.table.copy_(counts / len(labels))
+        # One sample more for each, so that no share is zero.
+        smoothed = counts.sum(dim=1) + 1.0
+        self.prior.copy_(smoothed / smoothed.sum())
+        self.marginal.copy_(self.prior)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that training may change."""
-        heads = [*self.model.head.parameters(), *self.mini_head.parameters()]
+        heads = [*self.target_head.parameters(), *self.mini_head.parameters()]
         return [*self.model.embedding.parameters(), *heads] if self.fine_tune else heads
 
     def train(self, mode: bool = True) -> Self:
@@ -199,26 +245,31 @@ class MiniObjective(nn.Module):
     def reorder(self, order: Tensor) -> None:
         """Renumber the clusters: the new cluster i is the old ``order[i]``."""
         order = order.to(self.table.device)
-        for tensor in (self.model.head.weight, self.model.head.bias, self.table):
+        head = self.target_head
+        for tensor in (head.weight, head.bias, self.table, self.prior, self.marginal):
             tensor.copy_(tensor[order])
 
     @torch.no_grad()
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return the class weights w from the predictions for the whole data set."""
         mini_labels = self.mini_head(embedding.to(self.table.device)).argmax(dim=1)
-        table = contingency_table(labels.to(self.table.device), mini_labels, *self.table.shape)
+        n_clusters, n_mini_clusters = self.table.shape
+        labels = labels.to(self.table.device)
+        table = contingency_table(labels, mini_labels, n_clusters, n_mini_clusters)
         return class_weights(table.double(), self.occupancy_threshold).cpu()
 
     def forward(self, weak: Tensor, strong: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        r"""Return :math:`L = L_r + \alpha L_m + \beta L_s` and what the history records.
+        r"""Return :math:`L_r + \alpha L_m + \beta L_s + \gamma L_a` and what the history records.
 
         The confident pseudo-labels of the weak view are the targets of the strong one. A batch
         without any is marked as skipped.
         """
         both = torch.cat([weak, strong])
         embedding = self.model.embedding(both) if self.fine_tune else both
-        target_weak, target_strong = self.model.head(embedding).chunk(2)
+        target_weak, target_strong = self.target_head(embedding).chunk(2)
         labels, selected = pseudo_labels(target_weak, self.confidence_threshold)
+        if self.neighbor_views:
+            selected = selected & (target_strong.argmax(dim=1) == labels)
         mini_weak, mini_strong = self.mini_head(embedding).chunk(2)
         mini_labels, mini_selected = pseudo_labels(mini_weak, self.confidence_threshold)
 
@@ -235,6 +286,10 @@ class MiniObjective(nn.Module):
             loss = loss + self.alignment_weight * alignment_loss(
                 target_weak.softmax(dim=1), mini_weak.softmax(dim=1)
             )
+        if self.marginal_weight:
+            marginal = torch.cat([target_weak, target_strong]).softmax(dim=1).mean(dim=0)
+            self.marginal.lerp_(marginal.detach(), self.MARGINAL_RATE)
+            loss = loss + self.marginal_weight * marginal_loss(marginal, self.marginal, self.prior)
         return loss, {
             "selected": selected.float().mean(),
             "skipped": 1 - selected.any().float(),
@@ -246,5 +301,6 @@ class MiniObjective(nn.Module):
 
         One batch alone may hold fewer samples than there are clusters.
         """
-        counts = contingency_table(labels, mini_labels, *self.table.shape)
-        self.table.lerp_(counts.to(self.table.dtype), self.TABLE_RATE)
+        n_clusters, n_mini_clusters = self.table.shape
+        counts = contingency_table(labels, mini_labels, n_clusters, n_mini_clusters)
+        self.table.lerp_(counts / len(labels), self.TABLE_RATE)

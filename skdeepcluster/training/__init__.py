@@ -3,7 +3,7 @@
 from skdeepcluster.training._checkpoint import CheckpointFolder
 from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
 from skdeepcluster.training._loop import DivergenceError, EpochHook, Phase, Trainer
-from skdeepcluster.training._schedules import constant, one_cycle
+from skdeepcluster.training._schedules import constant, cosine, one_cycle
 
 __all__ = [
     "CheckpointFolder",
@@ -14,6 +14,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "constant",
+    "cosine",
     "intra_op_threads",
     "one_cycle",
 ]

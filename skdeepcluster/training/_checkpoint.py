@@ -49,13 +49,14 @@ class CheckpointFolder:
         Raises
         ------
         ValueError
-            If the checkpoint belongs to other data or parameters; names the differences.
+            If the checkpoint belongs to other data or parameters (names the differences), or the
+            file is something else altogether.
         """
         for path in (self.newest, self.previous):
             if not path.exists():
                 continue
             try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # a torn file fails in the unpickler in many ways
                 warnings.warn(
                     f"The checkpoint {str(path)!r} cannot be read and is passed over: {error}",
@@ -63,6 +64,11 @@ class CheckpointFolder:
                     stacklevel=2,
                 )
                 continue
+            if not isinstance(state, dict) or "fingerprint" not in state:
+                raise ValueError(
+                    f"checkpoint_dir={str(self.folder)!r} holds a file {path.name!r} that no fit "
+                    "has written. Use another folder."
+                )
             self._refuse_other_fit(state.pop("fingerprint"))
             return state
         return None

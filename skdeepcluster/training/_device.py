@@ -26,7 +26,9 @@ def choose_device(device: str | torch.device) -> torch.device:
             f"device={device!r} cannot be used here: {str(error).splitlines()[0]} "
             "Use device='auto' or 'cpu'."
         ) from error
-    if resolved.type == "cuda" and resolved.index is None:
+    if resolved.type == "meta":
+        raise ValueError("device='meta' holds no data. Use device='auto' or 'cpu'.")
+    if str(resolved) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return resolved
 

@@ -18,13 +18,15 @@ class StopRequest:
 def graceful_interrupt() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C into a request to stop; a second one interrupts at once.
 
-    Only the main thread may handle signals; elsewhere Ctrl-C keeps its usual meaning.
+    Only the main thread may handle signals; elsewhere Ctrl-C keeps its usual meaning. So it does
+    where it is ignored (``nohup``), or handled by another language that has called Python.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or previous in (None, signal.SIG_IGN):
         yield request
         return
-    previous = signal.getsignal(signal.SIGINT)
 
     def handle(signum: int, frame: FrameType | None) -> None:
         if request.requested:

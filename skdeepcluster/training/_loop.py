@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 import zlib
@@ -28,7 +29,7 @@ Record = dict[str, Any]
 
 
 class DivergenceError(FloatingPointError):
-    """A loss was not finite; the network was restored to the last epoch that was."""
+    """A loss or parameter was not finite; the network was restored to the epoch before."""
 
 
 class EpochHook(Protocol):
@@ -127,8 +128,14 @@ class Trainer:
         self.history: list[Record] = []
         self.n_skipped_steps = 0
         self.interrupted = False
+        self._fabric: Fabric | None = None
         self._resumed = checkpoint.load() if checkpoint else None
         if self._resumed:
+            if self._resumed["phase"] not in self.phases:
+                raise ValueError(
+                    f"The checkpoint was written in the {self._resumed['phase']}, which is no "
+                    f"phase of this fit ({', '.join(self.phases)}). Use another checkpoint_dir."
+                )
             self.seed = self._resumed["seed"]
             self.history = self._resumed["history"]
             self.n_skipped_steps = self._resumed["n_skipped_steps"]
@@ -148,11 +155,16 @@ class Trainer:
 
     def has_passed(self, name: str) -> bool:
         """Whether the checkpoint to resume from was written in a later phase."""
-        return (
-            self.has_reached(name)
-            and self._resumed is not None
-            and (self._resumed["phase"] != name)
-        )
+        return self._resumed_in(name) is None and self.has_reached(name)
+
+    def restore(self, name: str, objective: nn.Module) -> None:
+        """Load the objective's state if the checkpoint to resume from was written in this phase.
+
+        :meth:`run` does it too; this is for what has to be computed from the objective before.
+        """
+        state = self._resumed_in(name)
+        if state is not None:
+            objective.load_state_dict(state["objective"])
 
     def run(self, phase: Phase) -> None:
         """Train until the epochs are over, the hook says stop or the user interrupts.
@@ -160,38 +172,42 @@ class Trainer:
         Raises
         ------
         DivergenceError
-            If the loss of an epoch is not finite; the objective is then in the last good state.
+            If the loss of an epoch or a parameter is not finite; the objective is then in the last
+            good state.
         """
-        if self.interrupted or self.has_passed(phase.name):
-            return
-        fabric = _fabric(self.device, self.precision)
+        try:
+            if not self.interrupted and not self.has_passed(phase.name):
+                self._run(phase)
+        finally:
+            phase.objective.eval()
+
+    def _run(self, phase: Phase) -> None:
+        phase.objective.to(self.device)
+        fabric = self._fabric = self._fabric or _make_fabric(self.device, self.precision)
         generator = self.generator(phase.name)
         optimizer = phase.optimizer(phase.parameter_groups, fused=True)
         for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
+            group["base_lr"] = float(group["lr"])  # a checkpoint takes no numpy scalars
         with (
             _own_global_generator(self.device, self.generator(f"{phase.name} (global)")),
             graceful_interrupt() as stop,
         ):
-            epochs = range(phase.epochs)
-            if self.has_reached(phase.name):
-                epochs = self._restore(phase, optimizer, generator)
+            # First, because it may convert the parameters to a wider type.
             objective, wrapped = fabric.setup(phase.objective, optimizer)
-            objective.train()
-            for epoch in epochs:
+            first_epoch = self._restore(phase, fabric, optimizer, generator)
+            for epoch in range(first_epoch, phase.epochs):
                 phase.hook.begin(epoch)
+                objective.train()
                 record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
                 self.history.append(record)
                 if self.verbose > 0:
                     print(_describe(record, phase.epochs))
                 finished = phase.hook.end(epoch) or epoch + 1 == phase.epochs
-                self._save(phase, optimizer, generator, epoch, finished)
-                if finished:
-                    break
-                if stop.requested:
+                self._save(phase, fabric, optimizer, generator, epoch, finished)
+                if stop.requested and not (finished and phase.name == self.phases[-1]):
                     self._interrupt(phase, epoch)
+                if finished or self.interrupted:
                     break
-        phase.objective.eval()
 
     def _epoch(
         self,
@@ -214,23 +230,25 @@ class Trainer:
                 group["lr"] = group["base_lr"] * factor
             index = order[step * batch_size : (step + 1) * batch_size]
             loss, scalars = objective(*phase.views(index, generator))
-            optimizer.zero_grad()
-            fabric.backward(loss)
             # Reading the scalar waits for an accelerator, so only objectives that can reject a
             # whole batch report it.
-            if "skipped" not in scalars or not bool(scalars["skipped"]):
+            if "skipped" in scalars and bool(scalars["skipped"]):
+                self.n_skipped_steps += 1
+            else:
+                optimizer.zero_grad()
+                fabric.backward(loss)
                 optimizer.step()
             for name, value in {"loss": loss, **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value.detach().float()
         means = {name: (total / n_batches).item() for name, total in totals.items()}
-        if not math.isfinite(means["loss"]):
+        # The last step can spoil the parameters without a trace in the losses before it.
+        if not math.isfinite(means["loss"]) or not _all_finite(optimizer):
             phase.objective.load_state_dict(good_state)
             raise DivergenceError(
-                f"The loss of epoch {epoch} of the {phase.name} is {means['loss']}. The network was "
-                "restored to the epoch before. Lower learning_rate, or look for extreme values in "
-                "X."
+                f"Epoch {epoch + 1} of the {phase.name} ended with a loss of {means['loss']:.4g} "
+                "and parameters or losses that are not finite. The network was restored to the "
+                "epoch before. Lower learning_rate, or look for extreme values in X."
             )
-        self.n_skipped_steps += round(means.get("skipped", 0.0) * n_batches)
         rates = [group["lr"] for group in optimizer.param_groups]
         seconds = time.perf_counter() - started
         return {
@@ -253,6 +271,7 @@ class Trainer:
     def _save(
         self,
         phase: Phase,
+        fabric: Fabric,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         epoch: int,
@@ -263,9 +282,10 @@ class Trainer:
         self.checkpoint.save(
             {
                 "phase": phase.name,
-                "next_epoch": phase.epochs if finished else epoch + 1,
+                "next_epoch": int(phase.epochs) if finished else epoch + 1,
                 "objective": phase.objective.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "precision": fabric.strategy.precision.state_dict(),  # the scale of 16-mixed
                 "generator": generator.get_state(),
                 "global_generators": _global_states(self.device),
                 "seed": self.seed,
@@ -275,22 +295,37 @@ class Trainer:
         )
 
     def _restore(
-        self, phase: Phase, optimizer: torch.optim.Optimizer, generator: torch.Generator
-    ) -> range:
-        state = self._resumed
+        self,
+        phase: Phase,
+        fabric: Fabric,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> int:
+        """Take up the state of the checkpoint, if it is of this phase, and return the epoch."""
+        state = self._resumed_in(phase.name)
         if state is None:
-            raise RuntimeError("There is no checkpoint to restore from.")
+            return 0
         phase.objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
         generator.set_state(state["generator"])
         _set_global_states(self.device, state["global_generators"])
-        return range(state["next_epoch"], phase.epochs)
+        return int(state["next_epoch"])
+
+    def _resumed_in(self, name: str) -> dict[str, Any] | None:
+        """Return the checkpoint to resume from if it was written in this phase."""
+        written_here = self._resumed is not None and self._resumed["phase"] == name
+        return self._resumed if written_here else None
 
 
-def _fabric(device: torch.device, precision: str) -> Fabric:
-    # Imported here: it takes seconds, and whoever only predicts never needs it.
+def _make_fabric(device: torch.device, precision: str) -> Fabric:
+    # Imported here: it takes seconds, and whoever only predicts never needs it. The import sets
+    # environment variables (one of them makes every step ask the driver for devices).
+    environment = dict(os.environ)
     from lightning_fabric import Fabric
 
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
     devices: Any = [device.index] if device.type == "cuda" else 1
     return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
 
@@ -316,8 +351,14 @@ def _global_states(device: torch.device) -> list[Tensor]:
 
 def _set_global_states(device: torch.device, states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
-    if device.type == "cuda":
+    if device.type == "cuda" and len(states) > 1:  # else the fit was begun on the CPU
         torch.cuda.set_rng_state(states[1], device)
+
+
+def _all_finite(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether every parameter that is trained is finite; one reading for all of them."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
 
 
 def _describe(record: Record, n_epochs: int) -> str:

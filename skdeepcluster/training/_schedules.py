@@ -14,6 +14,11 @@ def constant(progress: float) -> float:
     return 1.0
 
 
+def cosine(progress: float) -> float:
+    """Fall along a half cosine from the base rate to zero."""
+    return _half_cosine(1.0, 0.0, progress)
+
+
 def one_cycle(progress: float, warmup: float = 0.3) -> float:
     """Rise along a half cosine to the base rate, then fall along one to zero.
 

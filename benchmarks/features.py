@@ -1,0 +1,204 @@
+"""MiniClustering against KMeans on feature arrays, with an ablation of its parts.
+
+    python benchmarks/features.py --data DIR [--seeds 3] [--arrays digits ...] [--ablation]
+
+DIR holds ``stackoverflow.npz`` and ``tweet89.npz`` (arrays ``X`` and ``y``); without it only the
+digits of scikit-learn are used. Both methods get the same array, and nothing but the number of
+clusters; labels are read only to score. Long-tailed versions are drawn anew for each seed: which
+samples a draw keeps moves KMeans's ARI by .1. Prints medians over the seeds (and the range of ARI)
+with seconds and peak memory, and appends a JSON record per run to ``--output``.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+import skdeepcluster
+from skdeepcluster import MiniClustering
+from skdeepcluster.datasets import make_long_tailed
+from skdeepcluster.metrics import class_averaged_accuracy, clustering_accuracy
+
+ARRAYS = ("digits", "digits LT", "tweet89", "stackoverflow", "stackoverflow LT")
+FIRST_SEED = 1000
+IMAGE_BACKBONE = "test_resnet"  # timm's smallest ResNet: made for trying things out on a CPU
+
+ABLATION: dict[str, dict[str, Any]] = {
+    "start alone": {"max_epochs": 0},
+    "init=kmeans": {"init": "kmeans"},
+    "init=merged": {"init": "merged"},
+    "no reweighting": {"reweight": False},
+    "no mini head": {"mini_weight": 0.0},
+    "no alignment": {"alignment_weight": 0.0},
+    "no marginal term": {"marginal_weight": 0.0},
+    "no threshold": {"confidence_threshold": 0.0},
+    "fine-tuned encoder": {"fine_tune": True, "learning_rate": 1e-4},
+    "no pretraining": {"pretraining": None},
+}
+
+
+def load(name: str, data: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return X and y of an array; names that end in LT are drawn long-tailed (ratio 10)."""
+    base = name.removesuffix(" LT")
+    if base == "digits":
+        X, y = load_digits(return_X_y=True)
+    else:
+        if data is None:
+            raise SystemExit(f"The array {base!r} needs --data, a folder with {base}.npz.")
+        with np.load(data / f"{base}.npz") as file:
+            X, y = file["X"], file["y"]
+    X = X.astype(np.float32)
+    if name.endswith(" LT"):
+        X, y = make_long_tailed(X, y, imbalance_ratio=10, random_state=seed)
+    return X, y
+
+
+def methods(n_clusters: int, seed: int, ablation: bool) -> Iterator[tuple[str, Any]]:
+    yield "KMeans", KMeans(n_clusters, n_init=10, random_state=seed)
+    yield "MiniClustering", MiniClustering(n_clusters, random_state=seed)
+    for name, parameters in ABLATION.items() if ablation else ():
+        yield f"  {name}", MiniClustering(n_clusters, random_state=seed, **parameters)
+
+
+def measure(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
+    """Return the labels, the seconds and the peak memory in MiB above what there was before."""
+    before = _reset_peak_memory()
+    started = time.perf_counter()
+    labels = fit()
+    seconds = time.perf_counter() - started
+    return labels, seconds, (_status("VmHWM") - before) / 2**10
+
+
+def _reset_peak_memory() -> int:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    """Return a field of the process status in KiB, 0 where there is no /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def score(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {
+        "ARI": float(adjusted_rand_score(y, labels)),
+        "NMI": float(normalized_mutual_info_score(y, labels)),
+        "ACC": clustering_accuracy(y, labels),
+        "CAA": class_averaged_accuracy(y, labels),
+        "clusters": float(len(np.unique(labels))),
+    }
+
+
+def run(
+    array: str, method: str, estimator: Any, X: np.ndarray, y: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """Fit once and return the record of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lost clusters are in the record
+        labels, seconds, memory = measure(lambda: estimator.fit_predict(X))
+    return {
+        "array": array,
+        "shape": list(X.shape),
+        "method": method,
+        "seed": seed,
+        **score(y, labels),
+        "seconds": seconds,
+        "MiB": memory,
+    }
+
+
+def report(records: list[dict[str, Any]]) -> None:
+    """Print medians over the seeds, array by array."""
+    for array in dict.fromkeys(record["array"] for record in records):
+        rows = [record for record in records if record["array"] == array]
+        print(f"\n{array} {tuple(rows[0]['shape'])}, {len({r['seed'] for r in rows})} seeds")
+        print(
+            f"{'':24}{'ARI':>6}{'(range)':>14}{'NMI':>7}{'ACC':>7}{'CAA':>7}{'clusters':>10}"
+            f"{'seconds':>9}{'x KMeans':>10}{'MiB':>7}"
+        )
+        baseline = _median(rows, "KMeans", "seconds")
+        for method in dict.fromkeys(row["method"] for row in rows):
+            ari = [row["ARI"] for row in rows if row["method"] == method]
+            median = {key: _median(rows, method, key) for key in rows[0] if key in NUMBERS}
+            print(
+                f"{method:24}{median['ARI']:6.3f} ({min(ari):.3f}-{max(ari):.3f})"
+                f"{median['NMI']:7.3f}{median['ACC']:7.3f}{median['CAA']:7.3f}"
+                f"{median['clusters']:10.0f}{median['seconds']:9.1f}"
+                f"{median['seconds'] / baseline:10.1f}{median['MiB']:7.0f}"
+            )
+
+
+NUMBERS = ("ARI", "NMI", "ACC", "CAA", "clusters", "seconds", "MiB")
+
+
+def _median(rows: list[dict[str, Any]], method: str, key: str) -> float:
+    return float(np.median([row[key] for row in rows if row["method"] == method]))
+
+
+def environment() -> dict[str, Any]:
+    return {
+        "skdeepcluster": skdeepcluster.__version__,
+        "scikit-learn": sklearn.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--arrays", nargs="+", choices=ARRAYS, default=None)
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--images", action="store_true", help="digits as 8x8 images, too")
+    parser.add_argument("--output", type=Path, help="append JSON records to this file")
+    arguments = parser.parse_args()
+
+    arrays = arguments.arrays or (ARRAYS if arguments.data else ARRAYS[:2])
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    # The first fit imports the training engine; that is not the fit's time.
+    MiniClustering(2, random_state=0).fit(np.eye(8, dtype=np.float32))
+    records = []
+    for array in arrays:
+        for seed in seeds:
+            X, y = load(array, arguments.data, seed)
+            n_clusters = len(np.unique(y))
+            for name, estimator in methods(n_clusters, seed, arguments.ablation):
+                records.append(run(array, name, estimator, X, y, seed))
+            if arguments.images and array.startswith("digits"):
+                images = MiniClustering(n_clusters, backbone=IMAGE_BACKBONE, random_state=seed)
+                name = "  as 8x8 images"
+                records.append(run(array, name, images, X.reshape(-1, 1, 8, 8) / 16, y, seed))
+    report(records)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.output.open("a") as file:
+            for record in records:
+                file.write(json.dumps({**record, **environment()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

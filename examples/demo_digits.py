@@ -1,0 +1,96 @@
+"""The digits of scikit-learn, clustered as features, as images and as a long-tailed set.
+
+Prints a table against KMeans and saves one figure.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score
+
+from skdeepcluster import MiniClustering
+from skdeepcluster.datasets import make_long_tailed
+from skdeepcluster.metrics import class_averaged_accuracy
+
+matplotlib.use("Agg")
+
+
+def compare(name, X, y, model):
+    """Fit KMeans and a model on the same samples; print a row for each."""
+    n_clusters = len(np.unique(y))
+    baseline = KMeans(n_clusters, n_init=10, random_state=0)
+    for label, estimator, data in (
+        ("KMeans", baseline, X.reshape(len(X), -1)),
+        ("MiniClustering", model, X),
+    ):
+        started = time.perf_counter()
+        labels = estimator.fit_predict(data)
+        seconds = time.perf_counter() - started
+        print(
+            f"{name:22}{label:16}{adjusted_rand_score(y, labels):6.2f}"
+            f"{class_averaged_accuracy(y, labels):8.2f}{seconds:9.1f}",
+            flush=True,
+        )
+    return model
+
+
+def draw(model, X, path):
+    """Show the surest samples of each cluster, the clusters ordered by size, with their weights."""
+    surest = model.predict_proba(X)
+    order = np.argsort(model.cluster_sizes_)[::-1]
+    n_shown = 12
+    figure, axes = plt.subplots(
+        len(order), n_shown, figsize=(9, 7.5), gridspec_kw={"wspace": 0.05, "hspace": 0.15}
+    )
+    for row, cluster in zip(axes, order, strict=True):
+        members = np.flatnonzero(model.labels_ == cluster)
+        best = members[np.argsort(-surest[members, cluster], kind="stable")][:n_shown]
+        for axis in row:
+            axis.set_axis_off()
+        for axis, sample in zip(row, best, strict=False):
+            axis.imshow(X[sample].reshape(8, 8), cmap="gray_r")
+        row[0].text(
+            -0.35,
+            0.5,
+            f"{model.cluster_sizes_[cluster]} samples\nweight {model.class_weights_[cluster]:.1f}",
+            transform=row[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
+    figure.subplots_adjust(left=0.16, right=0.98, top=0.91, bottom=0.02)
+    figure.suptitle("Long-tailed digits: the surest samples of each cluster", fontsize=12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    print(f"\nThe clusters of the long-tailed digits are drawn in {path}.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("output"))
+    output = parser.parse_args().output
+
+    X, y = load_digits(return_X_y=True)
+    X_lt, y_lt = make_long_tailed(X, y, imbalance_ratio=10, random_state=0)
+    images = (X / 16).reshape(-1, 1, 8, 8).astype(np.float32)
+
+    print(f"{'':22}{'':16}{'ARI':>6}{'CAA':>8}{'seconds':>9}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare("digits, 64 features", X, y, MiniClustering(10, random_state=0))
+        long_tailed = compare("the same, long tail", X_lt, y_lt, MiniClustering(10, random_state=0))
+        by_image = MiniClustering(10, backbone="test_resnet", random_state=0)
+        compare("digits, 8x8 images", images, y, by_image)
+    print("ARI: adjusted Rand index; CAA: accuracy averaged over the classes.")
+    draw(long_tailed, X_lt, output / "digits.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Average linkage of many small clusters into fewer large ones."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from skdeepcluster.numerics._contingency import contingency_table
+
+
+def average_linkage(affinity: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
+    r"""Merge parts until a number of clusters is left, always the two most alike on average.
+
+    The likeness of two clusters A and B is :math:`\frac{1}{|A||B|} \sum_{a \in A, b \in B} s_{ab}`.
+    Sums add up when clusters merge, so a merge costs one row of the table.
+
+    Parameters
+    ----------
+    affinity : Tensor of shape (n_parts, n_parts)
+        Entry (a, b) is the sum of :math:`s` over all pairs of a sample of part a and one of part b;
+        symmetric. The diagonal is not used.
+    sizes : Tensor of shape (n_parts,)
+        Number of samples of each part.
+    n_clusters : int
+        How many to leave, at most ``n_parts``.
+
+    Returns
+    -------
+    Tensor of shape (n_parts,), int64
+        For each part the number of its cluster in ``[0, n_clusters)``, on the CPU.
+    """
+    total = affinity.cpu().double().numpy().copy()
+    # An empty part is like nothing: its likeness to all others is zero.
+    size = sizes.cpu().double().clamp(min=1e-9).numpy()
+    n_parts = len(size)
+    owner = np.arange(n_parts)
+    alive = np.ones(n_parts, dtype=bool)
+    likeness = total / np.outer(size, size)
+    np.fill_diagonal(likeness, -np.inf)
+    # The best partner of each row is remembered: looking for it anew costs the whole table.
+    partner, best = likeness.argmax(axis=1), likeness.max(axis=1)
+    for _ in range(n_parts - n_clusters):
+        kept = int(best.argmax())
+        absorbed = int(partner[kept])
+        owner[owner == absorbed] = kept
+        alive[absorbed] = False
+        size[kept] += size[absorbed]
+        total[kept] += total[absorbed]
+        total[:, kept] = total[kept]
+        row = np.where(alive, total[kept] / (size[kept] * size), -np.inf)
+        row[kept] = -np.inf
+        likeness[kept] = likeness[:, kept] = row
+        likeness[absorbed] = likeness[:, absorbed] = best[absorbed] = -np.inf
+
+        closer = row > best
+        partner[closer], best[closer] = kept, row[closer]
+        # Whoever had one of the two as partner has to look around again.
+        stale = alive & ~closer & ((partner == kept) | (partner == absorbed))
+        stale[kept] = True
+        partner[stale] = likeness[stale].argmax(axis=1)
+        best[stale] = likeness[stale].max(axis=1)
+    numbers: NDArray[np.int64] = np.unique(owner, return_inverse=True)[1]
+    return torch.from_numpy(numbers)
+
+
+def cosine_affinity(centers: Tensor, sizes: Tensor) -> Tensor:
+    """Return, for all pairs of clusters, the cosine of their centres times both sizes.
+
+    Parameters
+    ----------
+    centers : Tensor of shape (n_parts, n_features)
+    sizes : Tensor of shape (n_parts,)
+
+    Returns
+    -------
+    Tensor of shape (n_parts, n_parts)
+        What :func:`average_linkage` adds up to the average cosine.
+    """
+    summed = normalize(centers, dim=1) * sizes[:, None]
+    return summed @ summed.T
+
+
+def neighbor_affinity(neighbors: Tensor, labels: Tensor, n_parts: int) -> Tensor:
+    """Return, for all pairs of clusters, how many neighbour relations there are between them.
+
+    Parameters
+    ----------
+    neighbors : Tensor of shape (n_samples, n_neighbors), int64
+        Nearest neighbours of each sample.
+    labels : Tensor of shape (n_samples,), int64
+        Cluster of each sample.
+    n_parts : int
+        Labels are below it.
+
+    Returns
+    -------
+    Tensor of shape (n_parts, n_parts)
+        What :func:`average_linkage` adds up to the density of the neighbour graph between clusters.
+    """
+    ours = labels[:, None].expand_as(neighbors).flatten()
+    theirs = labels[neighbors].flatten()
+    edges = contingency_table(ours, theirs, n_parts, n_parts)
+    return (edges + edges.T).float()

@@ -1,0 +1,327 @@
+"""Sources deliver the same rows whatever holds them; moments against numpy."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from skdeepcluster.data import (
+    ArraySource,
+    DatasetSource,
+    ResidentSource,
+    _sources,
+    free_memory,
+    moments,
+    open_array,
+    ordered_batches,
+    value_range,
+)
+
+CPU = torch.device("cpu")
+ORDER = torch.tensor([5, 0, 11, 5, 3])
+
+
+def vectors(dtype=np.float32):
+    return np.random.default_rng(0).uniform(0, 100, size=(12, 7)).astype(dtype)
+
+
+def images(dtype=np.float32):
+    return np.random.default_rng(0).uniform(0, 255, size=(12, 3, 4, 5)).astype(dtype)
+
+
+def read_only_map(array, folder, mode="r"):
+    path = folder / "array.npy"
+    np.save(path, array)
+    return np.load(path, mmap_mode=mode)
+
+
+LAYOUTS = {
+    "contiguous": lambda array, _: array,
+    "fortran": lambda array, _: np.asfortranarray(array),
+    "reversed": lambda array, _: np.ascontiguousarray(array[::-1])[::-1],
+    "last axis reversed": lambda array, _: np.ascontiguousarray(array[..., ::-1])[..., ::-1],
+    "every other": lambda array, _: np.repeat(array, 2, axis=0)[::2],
+    "big endian": lambda array, _: array.astype(array.dtype.newbyteorder(">")),
+    "field of a record": lambda array, _: as_field(array),
+    "read-only map": read_only_map,
+    "writeable map": lambda array, folder: read_only_map(array, folder, "r+"),
+}
+
+
+def as_field(array):
+    """A view whose rows lie a number of bytes apart that is no multiple of the item size."""
+    records = np.zeros(len(array), [("x", array.dtype, array.shape[1:]), ("tag", np.uint8)])
+    records["x"] = array
+    return records["x"]
+
+
+class Listed:
+    """The smallest map-style dataset."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, number):
+        return self.items[number]
+
+
+# The same rows ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16, np.uint8, bool])
+@pytest.mark.parametrize("make", [vectors, images])
+def test_all_sources_deliver_the_same_rows(tmp_path, monkeypatch, make, dtype, layout):
+    original = make(dtype)
+    array = LAYOUTS[layout](original, tmp_path)
+    keeps_bytes = dtype == np.uint8 and original.ndim > 2
+    expected = torch.from_numpy(original.astype(np.uint8 if keeps_bytes else np.float32))
+    monkeypatch.setattr(_sources, "COPIED_ROWS", 5)
+    sources = [
+        ArraySource(array, CPU),
+        open_array(array, CPU),
+        DatasetSource(Listed(list(array)), CPU),
+    ]
+    for source in sources:
+        assert len(source) == 12
+        assert source.sample_shape == original.shape[1:]
+        assert source.device == CPU
+        rows = source.rows(ORDER)
+        assert rows.dtype == expected.dtype
+        assert torch.equal(rows, expected[ORDER])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_channels_last(monkeypatch, dtype, share):
+    monkeypatch.setattr(_sources, "RESIDENT_SHARE", share)
+    original = images(dtype)
+    array = np.ascontiguousarray(np.moveaxis(original, 1, -1))
+    source = open_array(array, CPU, channels_last=True)
+    assert source.sample_shape == (3, 4, 5)
+    rows = source.rows(ORDER)
+    assert rows.is_contiguous()
+    torch.testing.assert_close(rows, torch.from_numpy(original)[ORDER], check_dtype=False)
+    assert rows.dtype == (torch.uint8 if dtype == np.uint8 else torch.float32)
+
+
+def test_a_map_is_read_in_the_order_on_disk():
+    class Recording(np.ndarray):
+        def __getitem__(self, key):
+            asked.append(key)
+            return super().__getitem__(key)
+
+    asked = []
+    array = vectors().view(Recording)
+    rows = ArraySource(array, CPU).rows(ORDER)
+    assert sorted(asked[0]) == list(asked[0])
+    assert torch.equal(rows, torch.from_numpy(vectors())[ORDER])
+
+
+# open_array ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n_bytes"), [(np.float32, 12 * 7 * 4), (np.float64, 12 * 7 * 4), (np.uint8, 336)]
+)
+def test_resident_when_it_takes_half_of_the_free_memory_at_most(monkeypatch, dtype, n_bytes):
+    monkeypatch.setattr(_sources, "free_memory", lambda device: 2 * n_bytes)
+    assert isinstance(open_array(vectors(dtype), CPU), ResidentSource)
+    monkeypatch.setattr(_sources, "free_memory", lambda device: 2 * n_bytes - 1)
+    assert isinstance(open_array(vectors(dtype), CPU), ArraySource)
+
+
+def test_images_stored_in_bytes_count_as_bytes(monkeypatch):
+    monkeypatch.setattr(_sources, "free_memory", lambda device: 2 * 12 * 60)
+    assert isinstance(open_array(images(np.uint8), CPU), ResidentSource)
+    assert isinstance(open_array(images(np.float32), CPU), ArraySource)
+
+
+def test_a_single_precision_array_is_not_copied():
+    array = vectors()
+    source = open_array(array, CPU)
+    assert source.data.data_ptr() == array.ctypes.data
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_array_is_never_written_to(tmp_path, layout):
+    array = LAYOUTS[layout](vectors(), tmp_path)
+    before = array.copy()
+    for source in (ArraySource(array, CPU), open_array(array, CPU)):
+        rows = source.rows(torch.arange(12))
+        rows.zero_()
+        np.testing.assert_array_equal(array, before)
+
+
+def test_a_large_array_is_converted_in_parts(monkeypatch):
+    asked = []
+
+    class Recording(ArraySource):
+        def rows(self, index):
+            asked.append(len(index))
+            return super().rows(index)
+
+    monkeypatch.setattr(_sources, "ArraySource", Recording)
+    monkeypatch.setattr(_sources, "COPIED_ROWS", 5)
+    source = open_array(vectors(np.float64), CPU)
+    assert asked == [5, 5, 2]
+    np.testing.assert_array_equal(source.data, vectors())
+
+
+def test_free_memory_is_a_plausible_number():
+    assert 2**20 < free_memory(CPU) < 2**50
+
+
+# DatasetSource ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x, 7), lambda x: [x, "label"]])
+def test_dataset_items_with_and_without_labels(wrap, num_workers):
+    data = torch.from_numpy(images())
+    source = DatasetSource(Listed([wrap(x) for x in data]), CPU, num_workers)
+    assert source.sample_shape == (3, 4, 5)
+    assert torch.equal(source.rows(ORDER), data[ORDER])
+
+
+def test_torch_datasets_of_tensors():
+    data = torch.from_numpy(vectors())
+    dataset = torch.utils.data.TensorDataset(data.requires_grad_(), torch.arange(12))
+    rows = DatasetSource(dataset, CPU).rows(ORDER)
+    assert torch.equal(rows, data.detach()[ORDER])
+    assert not rows.requires_grad
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+def test_bytes_stay_bytes_in_images_only(kind):
+    picture = DatasetSource(Listed([kind(x) for x in images(np.uint8)]), CPU)
+    assert picture.rows(ORDER).dtype == torch.uint8
+    features = DatasetSource(Listed([kind(x) for x in vectors(np.uint8)]), CPU)
+    assert features.rows(ORDER).dtype == torch.float32
+
+
+def test_items_are_read_in_threads_and_keep_their_order():
+    barrier = threading.Barrier(3)
+
+    class Waiting(Listed):
+        def __getitem__(self, number):
+            # Passes only if three threads ask at the same time.
+            barrier.wait(timeout=30) if self.started else None
+            return super().__getitem__(number)
+
+    dataset = Waiting([torch.full((2,), float(i)) for i in range(6)])
+    dataset.started = False
+    source = DatasetSource(dataset, CPU, num_workers=3)
+    dataset.started = True
+    index = torch.tensor([4, 1, 5, 0, 3, 2])
+    assert torch.equal(source.rows(index)[:, 0], index.float())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_in_the_dataset_is_passed_on(num_workers):
+    class Broken(Listed):
+        def __getitem__(self, number):
+            if number == 3:
+                raise OSError("image 3 cannot be read")
+            return super().__getitem__(number)
+
+    source = DatasetSource(Broken([torch.zeros(2)] * 5), CPU, num_workers)
+    with pytest.raises(OSError, match="image 3 cannot be read"):
+        source.rows(torch.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "X is a Dataset without items"),
+        ([object()], r"item 0 is a object\. Add a transform"),
+        ([3.0], "item 0 is a float"),
+        ([torch.zeros(3, 4)], r"item 0 has shape \(3, 4\)"),
+        ([torch.zeros(())], r"item 0 has shape \(\)"),
+    ],
+)
+def test_unusable_datasets(items, message):
+    with pytest.raises(ValueError, match=message):
+        DatasetSource(Listed(items), CPU)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_items_of_different_shapes(num_workers):
+    source = DatasetSource(Listed([torch.zeros(3), torch.zeros(4)]), CPU, num_workers)
+    with pytest.raises(ValueError, match=r"item 1 has shape \(4,\), but item 0 has \(3,\)"):
+        source.rows(torch.arange(2))
+    source = DatasetSource(Listed([torch.zeros(3), "text"]), CPU, num_workers)
+    with pytest.raises(ValueError, match="item 1 is a str"):
+        source.rows(torch.arange(2))
+
+
+# Reading all of it -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [vectors, images])
+@pytest.mark.parametrize(
+    ("batch_size", "valid"), [(5, [5, 5, 2]), (6, [6, 6]), (12, [12]), (20, [12])]
+)
+def test_ordered_batches_have_one_shape(make, batch_size, valid):
+    data = torch.from_numpy(make())
+    batches = list(ordered_batches(ResidentSource(data), batch_size))
+    assert [n_valid for _, n_valid in batches] == valid
+    assert {tuple(rows.shape) for rows, _ in batches} == {(batch_size, *data.shape[1:])}
+    assert torch.equal(torch.cat([rows[:n] for rows, n in batches]), data)
+    assert not any(rows[n:].any() for rows, n in batches)
+
+
+def test_padding_keeps_the_type():
+    rows, _ = next(ordered_batches(ResidentSource(torch.from_numpy(images(np.uint8))), 20))
+    assert rows.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("offset", [0, 1e4])
+@pytest.mark.parametrize(("make", "axes"), [(vectors, (0,)), (images, (0, 2, 3))])
+@pytest.mark.parametrize("batch", [1, 5, 4096])
+def test_moments_against_numpy(monkeypatch, make, axes, offset, batch):
+    monkeypatch.setattr(_sources, "STATISTICS_BATCH", batch)
+    array = make() + np.float32(offset)
+    mean, variance = moments(ResidentSource(torch.from_numpy(array)), axes)
+    exact = array.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(axes, keepdims=True)[0], rtol=1e-12)
+    np.testing.assert_allclose(variance, exact.var(axes, keepdims=True)[0], rtol=1e-9)
+
+
+def test_moments_of_bytes_and_of_constants():
+    array = images(np.uint8)
+    mean, variance = moments(ResidentSource(torch.from_numpy(array)), (0, 2, 3))
+    np.testing.assert_allclose(mean[:, 0, 0], array.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(variance[:, 0, 0], array.var(axis=(0, 2, 3)))
+    _, variance = moments(ResidentSource(torch.full((10, 2), 1e4)), (0,))
+    assert not variance.any()
+
+
+def test_statistics_of_large_data_come_from_spaced_rows(monkeypatch):
+    monkeypatch.setattr(_sources, "STATISTICS_ROWS", 11)
+    data = torch.arange(1001.0)[:, None]
+    mean, _ = moments(ResidentSource(data), (0,))
+    assert mean.item() == 500
+    assert value_range(ResidentSource(data)) == (0.0, 1000.0)
+
+
+def test_value_range():
+    array = images()
+    found = value_range(ResidentSource(torch.from_numpy(array)))
+    assert found == (array.min(), array.max())
+
+
+def test_the_range_of_bytes_is_known_from_one_row():
+    asked = []
+
+    class Recording(ResidentSource):
+        def rows(self, index):
+            asked.append(len(index))
+            return super().rows(index)
+
+    assert value_range(Recording(torch.full((50, 1, 2, 2), 7, dtype=torch.uint8))) == (0.0, 255.0)
+    assert sum(asked) == 1

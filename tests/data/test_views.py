@@ -1,0 +1,116 @@
+"""Views: neighbours are neighbours, and all randomness comes from the generator."""
+
+import pytest
+import torch
+from torch import nn
+
+from skdeepcluster.data import (
+    AugmentedViews,
+    EmbeddedViews,
+    NeighborViews,
+    RandomImageViews,
+    ResidentSource,
+)
+from skdeepcluster.numerics import nearest_neighbors
+
+
+class Double(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered_source(n=30):
+    """Row i holds the number i, so that a row tells where it came from."""
+    return ResidentSource(torch.arange(float(n))[:, None].repeat(1, 3))
+
+
+def neighbor_views(n=30, k=4, rows=None):
+    source = numbered_source(n)
+    rows = torch.arange(n) if rows is None else rows
+    _, neighbors = nearest_neighbors(source.rows(rows), k)
+    return NeighborViews(source, Double(), neighbors, rows)
+
+
+def image_views():
+    images = torch.rand(10, 3, 8, 8, generator=seeded(9))
+    return AugmentedViews(ResidentSource(images), nn.Identity(), RandomImageViews())
+
+
+def test_the_second_view_is_a_neighbour_of_the_first():
+    views = neighbor_views()
+    index = torch.randint(30, (500,), generator=seeded())
+    first, second = views(index, seeded())
+    numbers, partners = (first[:, 0] / 2).long(), (second[:, 0] / 2).long()
+    assert torch.equal(numbers, index)
+    assert (views.neighbors[index] == partners[:, None]).any(dim=1).all()
+    assert (partners != index).all()
+
+
+def test_every_neighbour_is_drawn_equally_often():
+    views = neighbor_views(k=4)
+    _, second = views(torch.full((4000,), 15), seeded())
+    drawn, counts = (second[:, 0] / 2).long().unique(return_counts=True)
+    assert drawn.tolist() == sorted(views.neighbors[15].tolist())
+    assert counts.min() > 850
+
+
+def test_nodes_may_be_a_part_of_the_rows():
+    rows = torch.tensor([3, 8, 9, 20, 29])
+    views = neighbor_views(k=2, rows=rows)
+    assert len(views) == 5
+    first, second = views(torch.tensor([0, 4, 2]), seeded())
+    assert torch.equal(first[:, 0], 2 * rows[[0, 4, 2]].float())
+    assert set((second[:, 0] / 2).long().tolist()) <= set(rows.tolist())
+
+
+def test_both_images_are_made_from_the_rows_asked_for():
+    images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 4, 4).contiguous()
+
+    class Unchanged(nn.Module):
+        def forward(self, x, generator):
+            return x + torch.rand(len(x), 1, 1, 1, generator=generator)
+
+    views = AugmentedViews(ResidentSource(images), Double(), Unchanged())
+    assert len(views) == 6
+    index = torch.tensor([5, 2])
+    first, second = views(index, seeded())
+    for view in (first, second):
+        assert torch.equal(view[:, 0, 0, 0].floor().long(), 2 * index)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("make", [neighbor_views, image_views])
+def test_the_generator_decides(make):
+    views = make()
+    index = torch.tensor([0, 3, 7, 7, 1] * 4)
+    state = torch.get_rng_state()
+    first = torch.cat(views(index, seeded(1)))
+    torch.testing.assert_close(first, torch.cat(views(index, seeded(1))), rtol=0, atol=0)
+    assert not torch.equal(first, torch.cat(views(index, seeded(2))))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_embedded_views_embed_what_the_views_make():
+    views = neighbor_views()
+    embedding = nn.Linear(3, 2)
+    index = torch.tensor([4, 0, 9])
+    embedded = EmbeddedViews(views, embedding)(index, seeded())
+    for ours, view in zip(embedded, views(index, seeded()), strict=True):
+        assert torch.equal(ours, embedding(view).detach())
+        assert not ours.requires_grad
+
+
+def test_preparation_leaves_no_gradient():
+    views = NeighborViews(
+        numbered_source(5),
+        nn.Linear(3, 2),
+        torch.tensor([[1], [0], [1], [2], [3]]),
+        torch.arange(5),
+    )
+    first, second = views(torch.arange(5), seeded())
+    assert not first.requires_grad
+    assert not second.requires_grad

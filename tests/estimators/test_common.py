@@ -1,0 +1,56 @@
+"""scikit-learn's checks, complete, on every estimator with its defaults, and some more."""
+
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_estimators_partial_fit_n_features,
+    check_get_feature_names_out_error,
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+    check_inplace_ensure_writeable,
+    check_n_features_in_after_fitting,
+    check_param_validation,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    parametrize_with_checks,
+)
+
+from skdeepcluster import MiniClustering
+
+ESTIMATORS = [MiniClustering()]
+
+# check_estimator leaves these out; scikit-learn runs them on its own estimators.
+FURTHER_CHECKS = [
+    check_dataframe_column_names_consistency,
+    check_estimators_partial_fit_n_features,
+    check_get_feature_names_out_error,
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+    check_inplace_ensure_writeable,
+    check_n_features_in_after_fitting,
+    check_param_validation,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_sklearn_compatible(estimator, check):
+    # No expected failures; and a skip is a failure here, so that none can hide.
+    try:
+        check(estimator)
+    except pytest.skip.Exception as skipped:
+        pytest.fail(f"skipped: {skipped}")
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("check", FURTHER_CHECKS, ids=lambda c: c.__name__)
+def test_further_checks(estimator, check):
+    check(type(estimator).__name__, clone(estimator))

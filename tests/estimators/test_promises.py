@@ -1,0 +1,599 @@
+"""What every estimator promises its users, on one parametrised list."""
+
+import io
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+import skdeepcluster
+from skdeepcluster import MiniClustering
+from skdeepcluster.training import DivergenceError
+
+ESTIMATORS = {
+    "default": MiniClustering(3, random_state=0),
+    "fine-tuned": MiniClustering(3, random_state=0, fine_tune=True, learning_rate=1e-3),
+    "no pretraining": MiniClustering(3, random_state=0, pretraining=None),
+    "merged": MiniClustering(3, random_state=0, init="merged"),
+}
+X, Y = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0)
+X = X.astype(np.float32)
+IMAGES = np.random.default_rng(0).integers(0, 256, size=(24, 3, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture(params=ESTIMATORS.values(), ids=ESTIMATORS.keys())
+def estimator(request):
+    return clone(request.param)
+
+
+def tiny_backbone():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+
+def image_model(**parameters):
+    return MiniClustering(
+        2, backbone=tiny_backbone(), random_state=0, max_epochs=1, pretraining=None, **parameters
+    )
+
+
+# --- the fitted attributes agree with each other -------------------------------------------------
+
+
+def test_labels_probabilities_and_sizes_agree(estimator):
+    labels = estimator.fit_predict(X)
+    assert labels.dtype == np.int64
+    np.testing.assert_array_equal(labels, estimator.labels_)
+    np.testing.assert_array_equal(estimator.predict(X), labels)
+    probabilities = estimator.predict_proba(X)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), labels)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-14)
+    np.testing.assert_array_equal(np.bincount(labels, minlength=3), estimator.cluster_sizes_)
+    assert estimator.cluster_centers_.shape == (3, estimator.transform(X).shape[1])
+    assert estimator.class_weights_.shape == (3,)
+    assert np.all(estimator.class_weights_ > 0)
+
+
+def test_blobs_are_found(estimator):
+    assert adjusted_rand_score(Y, estimator.fit_predict(X)) > 0.95
+
+
+def test_one_cluster(estimator):
+    estimator.set_params(n_clusters=1).fit(X)
+    assert set(estimator.labels_) == {0}
+    np.testing.assert_array_equal(estimator.predict_proba(X), np.ones((len(X), 1)))
+    assert estimator.score(X) == pytest.approx(0)
+
+
+def test_score_is_the_mutual_information(estimator):
+    p = estimator.fit(X).predict_proba(X)
+    information = 0.0
+    for i in range(len(p)):
+        for k in range(p.shape[1]):
+            if p[i, k] > 0:
+                information += p[i, k] / len(p) * np.log(p[i, k] / p[:, k].mean())
+    assert estimator.score(X) == pytest.approx(information, rel=1e-6)
+    assert estimator.score(X, Y) == estimator.score(X)
+
+
+def test_history_has_one_record_per_epoch(estimator):
+    estimator.fit(X)
+    clustering = [r for r in estimator.history_ if r["phase"] == "clustering"]
+    assert len(clustering) == estimator.n_iter_ > 0
+    assert [r["epoch"] for r in clustering] == list(range(estimator.n_iter_))
+    assert all(np.isfinite(r["loss"]) and r["seconds"] > 0 for r in estimator.history_)
+    assert estimator.device_ == "cpu"
+
+
+def test_clusters_that_no_sample_wants_come_last_and_are_announced():
+    duplicates = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
+    with pytest.warns(ConvergenceWarning, match="clusters have no sample"):
+        model = MiniClustering(5, random_state=0).fit(duplicates)
+    n_used = len(np.unique(model.labels_))
+    assert n_used < 5
+    np.testing.assert_array_equal(np.unique(model.labels_), np.arange(n_used))
+    assert np.all(model.cluster_sizes_[:n_used] > 0)
+    assert np.all(model.cluster_sizes_[n_used:] == 0)
+    assert model.predict_proba(duplicates).shape == (40, 5)
+    np.testing.assert_array_equal(model.predict(duplicates), model.labels_)
+
+
+# --- the same result whatever happens around it --------------------------------------------------
+
+
+def test_labels_and_order_of_y_are_never_used(estimator):
+    labels = clone(estimator).fit(X).labels_
+    np.testing.assert_array_equal(clone(estimator).fit(X, Y).labels_, labels)
+    np.testing.assert_array_equal(clone(estimator).fit(X, Y[::-1]).labels_, labels)
+
+
+def test_same_seed_same_bits_and_another_seed_other_bits(estimator):
+    first = clone(estimator).fit(X).transform(X)
+    np.testing.assert_array_equal(first, clone(estimator).fit(X).transform(X))
+    if estimator.pretraining is not None:
+        assert not np.array_equal(
+            first, clone(estimator).set_params(random_state=1).fit_transform(X)
+        )
+
+
+def test_two_processes_give_the_same_labels():
+    program = (
+        "import numpy as np; from sklearn.datasets import make_blobs;"
+        "from skdeepcluster import MiniClustering;"
+        "X, _ = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0);"
+        "m = MiniClustering(3, random_state=0).fit(X.astype(np.float32));"
+        "print(m.labels_.tolist(), m.transform(X.astype(np.float32)).sum().hex())"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(outputs) == 1
+
+
+def test_global_state_is_left_alone(estimator):
+    np.random.seed(3)  # noqa: NPY002 - the legacy global state is what is tested
+    torch.manual_seed(3)
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002 - as above
+    torch_state, threads = torch.get_rng_state(), torch.get_num_threads()
+    dtype = torch.get_default_dtype()
+    estimator.fit(X).predict(X)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002 - as above
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert torch.get_num_threads() == threads
+    assert torch.get_default_dtype() == dtype
+
+
+def test_the_environment_is_left_alone():
+    program = (
+        "import os; before = dict(os.environ);"
+        "import numpy as np; from skdeepcluster import MiniClustering;"
+        "MiniClustering(2).fit(np.eye(8)); assert dict(os.environ) == before, "
+        "set(os.environ.items()) ^ set(before.items())"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_parameters_are_left_alone():
+    backbone = nn.Linear(5, 4)
+    before = [p.clone() for p in backbone.parameters()]
+    model = MiniClustering(3, backbone=backbone, fine_tune=True, random_state=0)
+    parameters = model.get_params()
+    model.fit(X)
+    assert model.get_params() == parameters
+    assert model.backbone is backbone
+    assert all(torch.equal(a, b) for a, b in zip(before, backbone.parameters(), strict=True))
+
+
+def test_prediction_does_not_depend_on_the_batch(estimator):
+    estimator.fit(X)
+    whole = estimator.transform(X)
+    np.testing.assert_array_equal(whole[::-1], estimator.transform(X[::-1]))
+    np.testing.assert_array_equal(whole[7:8], estimator.transform(X[7:8]))
+    many = np.tile(X, (20, 1))  # more rows than one batch of inference
+    np.testing.assert_array_equal(estimator.predict(many), np.tile(estimator.labels_, 20))
+
+
+# --- all the ways in which data may come ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda a: a.astype(np.float64),
+        lambda a: np.asfortranarray(a),
+        lambda a: np.flip(np.flip(a, 1).copy(), 1),
+        lambda a: a.tolist(),
+        lambda a: torch.from_numpy(a),
+        lambda a: torch.from_numpy(a).double(),
+        lambda a: torch.utils.data.TensorDataset(torch.from_numpy(a), torch.zeros(len(a))),
+    ],
+    ids=["float64", "Fortran", "negative strides", "list", "tensor", "double tensor", "Dataset"],
+)
+def test_the_same_numbers_give_the_same_labels(estimator, convert):
+    labels = clone(estimator).fit(X).labels_
+    converted = convert(X.copy())
+    np.testing.assert_array_equal(estimator.fit(converted).labels_, labels)
+    np.testing.assert_array_equal(estimator.predict(converted), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.uint8, bool])
+def test_other_number_types_are_features(dtype):
+    values = (X.mean() < X) if dtype is bool else np.clip(X * 10 + 100, 0, 255)
+    expected = MiniClustering(3, random_state=0).fit(values.astype(dtype).astype(np.float32))
+    model = MiniClustering(3, random_state=0).fit(values.astype(dtype))
+    np.testing.assert_array_equal(model.labels_, expected.labels_)
+
+
+def test_a_read_only_memory_map_is_left_alone(tmp_path, estimator):
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    np.testing.assert_array_equal(estimator.fit(mapped).labels_, clone(estimator).fit(X).labels_)
+    np.testing.assert_array_equal(np.load(tmp_path / "X.npy"), X)
+
+
+def test_data_that_do_not_fit_are_streamed_with_the_same_result(estimator, monkeypatch):
+    labels = clone(estimator).fit(X).labels_
+    monkeypatch.setattr("skdeepcluster.data._sources.free_memory", lambda device: 0)
+    np.testing.assert_array_equal(estimator.fit(X).labels_, labels)
+    np.testing.assert_array_equal(estimator.predict(X), labels)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    n=st.integers(2, 40),
+    d=st.integers(1, 6),
+    k=st.integers(1, 5),
+    kind=st.sampled_from(["normal", "constant", "duplicates", "zero column", "far", "tiny"]),
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_any_small_array_is_clustered(n, d, k, kind):
+    k = min(k, n)
+    rng = np.random.default_rng(n * 100 + d)
+    data = rng.normal(size=(n, d))
+    if kind == "constant":
+        data[:] = 3.0
+    elif kind == "duplicates":
+        data = data[rng.integers(2, size=n)]
+    elif kind == "zero column":
+        data[:, 0] = 0
+    elif kind == "far":
+        data += 1e6
+    elif kind == "tiny":
+        data *= 1e-20
+    model = MiniClustering(k, random_state=0).fit(data)
+    assert model.labels_.min() == 0
+    np.testing.assert_array_equal(np.unique(model.labels_), np.arange(model.labels_.max() + 1))
+    assert model.labels_.max() < k
+    np.testing.assert_array_equal(model.predict(data), model.labels_)
+    assert np.isfinite(model.predict_proba(data)).all()
+    assert np.isfinite(model.transform(data)).all()
+    assert np.isfinite(model.score(data))
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def test_images_channels_first_and_last_are_the_same():
+    first = image_model().fit(IMAGES)
+    last = image_model().fit(np.moveaxis(IMAGES, 1, 3))
+    assert first.image_shape_ == last.image_shape_ == (3, 8, 8)
+    np.testing.assert_array_equal(first.labels_, last.labels_)
+    np.testing.assert_array_equal(first.predict(np.moveaxis(IMAGES, 1, 3)), first.labels_)
+
+
+def test_uint8_and_unit_floats_are_the_same_images():
+    as_floats = image_model().fit((IMAGES / 255).astype(np.float32))
+    expected = image_model().fit(IMAGES).transform(IMAGES)
+    found = as_floats.transform((IMAGES / 255).astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_images_with_pretraining_and_a_timm_backbone(monkeypatch):
+    recipe = skdeepcluster.estimators._base.IMAGE_PRETRAINING
+    short = type(recipe)(batch_size=8, learning_rate=1e-3, image_epochs=1)
+    monkeypatch.setattr("skdeepcluster.estimators._base.IMAGE_PRETRAINING", short)
+    model = MiniClustering(2, backbone="test_resnet", max_epochs=1, random_state=0).fit(IMAGES)
+    assert {r["phase"] for r in model.history_} == {"pretraining", "clustering"}
+    np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
+    again = clone(model).fit(IMAGES)
+    np.testing.assert_array_equal(model.transform(IMAGES), again.transform(IMAGES))
+
+
+def test_a_frozen_backbone_for_images():
+    model = image_model(fine_tune=False).fit(IMAGES)
+    backbone = model._model.embedding.backbone[1]
+    for trained, given_ in zip(backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(trained, given_)
+
+
+def test_weights_from_a_local_file(tmp_path):
+    import timm
+
+    network = timm.create_model("test_resnet", num_classes=7)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    model = MiniClustering(
+        2,
+        backbone="test_resnet",
+        pretrained=tmp_path / "weights.pt",
+        fine_tune=False,
+        max_epochs=0,
+        random_state=0,
+    ).fit(IMAGES)
+    loaded = model._model.embedding.backbone[1].state_dict()
+    assert torch.equal(loaded["conv1.0.weight"], network.state_dict()["conv1.0.weight"])
+    assert not any(r["phase"] == "pretraining" for r in model.history_)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from PIL import Image
+
+    for number, image in enumerate(IMAGES):
+        place = tmp_path / f"class{number % 3}"
+        place.mkdir(exist_ok=True)
+        Image.fromarray(np.moveaxis(image, 0, 2)).save(place / f"{number:02}.png")
+    return tmp_path
+
+
+def test_a_folder_of_images(folder):
+    model = image_model().fit(folder)
+    assert len(model.paths_) == len(model.labels_) == len(IMAGES)
+    order = [int(path[-6:-4]) for path in model.paths_]
+    expected = image_model().fit(IMAGES[order])
+    np.testing.assert_array_equal(model.labels_, expected.labels_)
+    np.testing.assert_array_equal(model.predict(str(folder)), model.labels_)
+    np.testing.assert_array_equal(model.predict(model.paths_[::-1]), model.labels_[::-1])
+    np.testing.assert_array_equal(expected.predict(IMAGES[order]), expected.labels_)
+
+
+def test_a_folder_that_does_not_fit_into_memory_is_streamed(folder, monkeypatch):
+    labels = image_model().fit(folder).labels_
+    monkeypatch.setattr("skdeepcluster.estimators._validation.free_memory", lambda device: 0)
+    np.testing.assert_array_equal(image_model(num_workers=2).fit(folder).labels_, labels)
+
+
+# --- pipelines, searches, copies -----------------------------------------------------------------
+
+
+def test_pipeline(estimator):
+    pipeline = make_pipeline(StandardScaler(), estimator).fit(X)
+    assert adjusted_rand_score(Y, pipeline.predict(X)) > 0.95
+    assert pipeline.predict_proba(X).shape == (90, 3)
+    assert pipeline.transform(X).shape[0] == 90
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_grid_search_on_features(n_jobs):
+    search = GridSearchCV(
+        MiniClustering(random_state=0), {"n_clusters": [2, 3]}, cv=2, n_jobs=n_jobs
+    ).fit(X)
+    assert search.best_params_ == {"n_clusters": 3}
+    assert adjusted_rand_score(Y, search.predict(X)) > 0.95
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_grid_search_on_images(n_jobs):
+    search = GridSearchCV(image_model(), {"alignment_weight": [0.0, 0.2]}, cv=2, n_jobs=n_jobs).fit(
+        IMAGES
+    )
+    assert search.predict(IMAGES).shape == (24,)
+
+
+@pytest.mark.parametrize("copy", ["pickle", "joblib", "torch"])
+def test_copies_predict_the_same_and_hold_no_training_data(estimator, copy, tmp_path):
+    data = np.tile(X, (50, 20))
+    estimator.fit(data)
+    buffer = io.BytesIO()
+    if copy == "torch":
+        torch.save(estimator, buffer)
+        buffer.seek(0)
+        again = torch.load(buffer, weights_only=False)
+    elif copy == "joblib":
+        joblib.dump(estimator, tmp_path / "model")
+        again = joblib.load(tmp_path / "model")
+    else:
+        again = pickle.loads(pickle.dumps(estimator))
+    np.testing.assert_array_equal(again.predict(data), estimator.labels_)
+    state = pickle.dumps(estimator)
+    parameters = sum(p.numel() for p in estimator._objective.parameters())
+    assert len(state) < 8 * parameters + 8 * len(data) + 100_000 < data.nbytes
+
+
+def test_get_feature_names_out_and_set_output(estimator):
+    estimator.set_output(transform="pandas").fit(X)
+    frame = estimator.transform(X)
+    assert list(frame.columns) == list(estimator.get_feature_names_out())
+    assert frame.columns[0] == "miniclustering0"
+
+
+def test_html_repr_and_documentation_link(estimator):
+    html = estimator._repr_html_()
+    assert "MiniClustering" in html
+    assert "skdeepcluster.MiniClustering.html" in html
+
+
+# --- training that goes on, stops or fails -------------------------------------------------------
+
+
+def test_warm_start_goes_on_from_the_last_fit():
+    model = MiniClustering(3, random_state=0, warm_start=True).fit(X)
+    before = model._model.head.weight.clone()
+    labels = model.labels_
+    model.set_params(max_epochs=1).fit(X)
+    assert {r["phase"] for r in model.history_} == {"clustering"}
+    assert not torch.equal(model._model.head.weight, before)
+    assert adjusted_rand_score(labels, model.labels_) > 0.95
+
+
+@pytest.mark.parametrize("change", [{"n_clusters": 4}, {"n_mini_clusters": 5}, {"reweight": False}])
+def test_warm_start_after_a_change_of_parameters(change):
+    model = MiniClustering(3, random_state=0, warm_start=True).fit(X)
+    model.set_params(**change)
+    if "reweight" in change:
+        model.fit(X)
+        assert model._objective.reweight is False
+    else:
+        with pytest.raises(ValueError, match="warm_start"):
+            model.fit(X)
+
+
+def test_warm_start_refuses_other_samples():
+    model = MiniClustering(3, random_state=0, warm_start=True).fit(X)
+    with pytest.raises(ValueError, match="warm_start"):
+        model.fit(X[:, :4])
+
+
+@pytest.mark.parametrize("phase", ["pretraining", "clustering"])
+def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(estimator, phase, tmp_path):
+    class Killed(Exception):
+        pass
+
+    class KillAt:
+        def setup(self, estimator, context):
+            self.seen = 0
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context):
+            self.seen += context.task_name == "epoch" and context.parent.task_name == phase
+            if self.seen == 5:
+                raise Killed
+
+    if phase == "pretraining" and estimator.pretraining is None:
+        pytest.skip("has no pretraining")
+    whole = clone(estimator).fit(X)
+    estimator.set_params(checkpoint_dir=tmp_path)
+    killed = clone(estimator).set_callbacks(KillAt())
+    with pytest.raises(Killed):
+        killed.fit(X)
+    resumed = clone(estimator).fit(X)
+    np.testing.assert_array_equal(resumed.transform(X), whole.transform(X))
+    np.testing.assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
+    np.testing.assert_array_equal(resumed.labels_, whole.labels_)
+    assert len(resumed.history_) == len(whole.history_)
+    # A finished fit is loaded, not done again.
+    np.testing.assert_array_equal(clone(estimator).fit(X).transform(X), whole.transform(X))
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
+    MiniClustering(3, random_state=0, checkpoint_dir=tmp_path).fit(X)
+    with pytest.raises(ValueError, match="n_clusters: 3 in the checkpoint, 2 now"):
+        MiniClustering(2, random_state=0, checkpoint_dir=tmp_path).fit(X)
+    with pytest.raises(ValueError, match="content of X"):
+        MiniClustering(3, random_state=0, checkpoint_dir=tmp_path).fit(X + 1)
+
+
+def test_a_loss_that_is_not_finite_raises_and_leaves_a_usable_model():
+    model = MiniClustering(3, random_state=0, learning_rate=1e30, fine_tune=True)
+    with pytest.raises(DivergenceError, match="learning_rate"):
+        model.fit(X)
+    assert np.isfinite(model.predict_proba(X)).all()
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+
+
+def test_batches_without_confident_samples_change_nothing():
+    model = MiniClustering(3, random_state=0, confidence_threshold=0.9999999, max_epochs=7)
+    noise = np.random.default_rng(0).normal(size=(60, 5))
+    model.fit(noise)
+    start = clone(model).set_params(max_epochs=0).fit(noise)
+    if model.n_skipped_steps_ == 7:
+        np.testing.assert_array_equal(model.predict_proba(noise), start.predict_proba(noise))
+    assert model.n_skipped_steps_ > 0
+
+
+@pytest.mark.parametrize("with_y", [True, False])
+def test_a_scoring_monitor_sees_every_clustering_epoch(with_y):
+    monitor = ScoringMonitor(scoring="adjusted_rand_score")
+    model = MiniClustering(3, random_state=0, max_epochs=4)
+    watched = clone(model).set_callbacks(monitor).fit(X, Y if with_y else None)
+    np.testing.assert_array_equal(watched.transform(X), model.fit(X).transform(X))
+    rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(rows) == 4
+    if with_y:
+        assert rows[-1]["adjusted_rand_score"] > 0.95
+
+
+def test_a_callback_can_stop_the_clustering():
+    class StopAtOnce:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context):
+            return context.task_name == "epoch" and context.parent.task_name == "clustering"
+
+    model = MiniClustering(3, random_state=0).set_callbacks(StopAtOnce()).fit(X)
+    assert model.n_iter_ == 1
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.full((9, 2), np.nan), "NaN"),
+        (np.full((9, 2), np.inf), "infinity"),
+        (torch.full((9, 2), torch.nan), "NaN"),
+        (np.zeros((0, 2)), "0 sample"),
+        (np.zeros((9, 0)), "0 feature"),
+        (np.zeros((1, 2)), "1 sample"),
+        (np.zeros(9), "1D array"),
+        (np.zeros((9, 2, 2)), "dim 3"),
+        (np.zeros((9, 2), dtype=complex), "Complex"),
+        (np.array([["a", "b"]] * 9), "convert|dtype|numeric"),
+        (np.zeros((2, 2)), "n_samples=2 should be >= n_clusters=3"),
+        (np.zeros((9, 3, 0, 8), dtype=np.uint8), "shape|feature|empty|size"),
+        ([torch.zeros(3), 4], "."),
+    ],
+)
+def test_bad_input_is_refused(data, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        MiniClustering(3).fit(data)
+
+
+def test_samples_of_another_shape_are_refused():
+    model = MiniClustering(3, random_state=0).fit(X)
+    with pytest.raises(ValueError, match="4 features, but MiniClustering is expecting 5"):
+        model.predict(X[:, :4])
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\).*expecting"):
+        model.predict(IMAGES)
+    images = image_model().fit(IMAGES)
+    with pytest.raises(ValueError, match=r"\(3, 4, 8\).*expecting.*\(3, 8, 8\)"):
+        images.predict(IMAGES[:, :, :4])
+
+
+def test_unfitted_estimators_say_so(estimator):
+    for method in ("predict", "predict_proba", "transform", "score"):
+        with pytest.raises(NotFittedError):
+            getattr(estimator, method)(X)
+
+
+def test_a_failed_fit_leaves_the_estimator_usable(estimator):
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.fit(np.full((9, 2), np.nan))
+    assert adjusted_rand_score(Y, estimator.fit_predict(X)) > 0.95
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(ValueError, match=r"device='gpu'"):
+        MiniClustering(3, device="gpu").fit(X)
+
+
+# --- the lever of the method ---------------------------------------------------------------------
+
+
+def test_large_classes_get_small_weights():
+    data, y = make_blobs(n_samples=[300, 40, 40], n_features=6, random_state=1)
+    model = MiniClustering(3, random_state=0).fit(data)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+    assert model.class_weights_.argmin() == model.cluster_sizes_.argmax()
+
+
+def test_never_much_worse_than_kmeans_on_plain_blobs():
+    data, y = make_blobs(n_samples=600, centers=6, n_features=12, cluster_std=3, random_state=2)
+    baseline = adjusted_rand_score(y, KMeans(6, n_init=10, random_state=0).fit_predict(data))
+    found = adjusted_rand_score(y, MiniClustering(6, random_state=0).fit_predict(data))
+    assert found > baseline - 0.02

@@ -1,0 +1,104 @@
+"""Standardisation, perceptrons, and the way from samples to logits."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from skdeepcluster.networks import (
+    ClusterModel,
+    EmbeddingNetwork,
+    PrototypeHead,
+    Standardize,
+    multilayer_perceptron,
+)
+
+
+def random_batch(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Standardize -----------------------------------------------------------------------------------
+
+
+def test_standardize_shifts_and_scales():
+    mean, scale = torch.tensor([1.0, -2.0, 0.0]), torch.tensor([2.0, 0.5, 1.0])
+    x = random_batch(5, 3)
+    assert torch.equal(Standardize(mean, scale)(x), (x - mean) / scale)
+
+
+def test_standardize_broadcasts_over_images_and_takes_bytes():
+    images = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
+    out = Standardize(torch.zeros(3, 1, 1), torch.tensor(255.0))(images)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, images.float() / 255)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, 1e4])
+def test_constant_input_maps_to_zero(value):
+    standardize = Standardize(torch.full((2,), value), torch.zeros(2))
+    assert not standardize(torch.full((3, 2), value)).any()
+
+
+def test_statistics_are_single_precision_and_travel_with_the_module():
+    standardize = Standardize(
+        torch.ones(2, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
+    )
+    assert {name: t.dtype for name, t in standardize.state_dict().items()} == {
+        "mean": torch.float32,
+        "scale": torch.float32,
+    }
+    assert not list(standardize.parameters())
+    copy = pickle.loads(pickle.dumps(standardize))
+    assert torch.equal(copy(torch.ones(1, 2)), torch.zeros(1, 2))
+
+
+# multilayer_perceptron -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [[3, 2], [3, 5, 2], [3, 5, 4, 6, 2]])
+def test_perceptron_layers(widths):
+    network = multilayer_perceptron(widths)
+    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+    assert [layer.in_features for layer in linear] == widths[:-1]
+    assert [layer.out_features for layer in linear] == widths[1:]
+    assert [layer.bias is None for layer in linear] == [True] * (len(widths) - 2) + [False]
+    assert sum(isinstance(layer, nn.BatchNorm1d) for layer in network) == len(widths) - 2
+    assert isinstance(network[-1], nn.Linear)
+    assert network(random_batch(4, 3)).shape == (4, 2)
+
+
+# EmbeddingNetwork and ClusterModel -------------------------------------------------------------
+
+
+def test_embeddings_have_unit_length():
+    embedding = EmbeddingNetwork(nn.Conv2d(1, 2, 3), nn.Linear(2 * 4, 5), 5)
+    z = embedding(random_batch(6, 1, 4, 4))
+    assert z.shape == (6, 5)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(6))
+
+
+def test_lengths_are_taken_in_single_precision():
+    embedding = EmbeddingNetwork(nn.Identity(), nn.Linear(3, 4), 4).bfloat16()
+    z = embedding(random_batch(6, 3).bfloat16())
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(6))
+
+
+def test_a_zero_vector_has_a_finite_embedding_and_gradient():
+    embedding = EmbeddingNetwork(nn.Identity(), nn.Linear(3, 4, bias=False), 4)
+    z = embedding(torch.zeros(2, 3))
+    z.sum().backward()
+    assert not z.any()
+    assert embedding.projector.weight.grad.isfinite().all()
+
+
+def test_model_goes_from_raw_samples_to_logits():
+    prepare = Standardize(torch.ones(3), torch.tensor(2.0))
+    embedding = EmbeddingNetwork(nn.Identity(), nn.Linear(3, 4), 4)
+    model = ClusterModel(prepare, embedding, PrototypeHead(4, 6))
+    x = random_batch(5, 3)
+    assert torch.equal(model.embed(x), embedding((x - 1) / 2))
+    assert torch.equal(model(x), model.head(model.embed(x)))
+    assert model(x).shape == (5, 6)

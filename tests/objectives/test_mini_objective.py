@@ -1,0 +1,281 @@
+"""The losses of MiniClustering against slow numpy oracles, and the objective's promises."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from skdeepcluster.networks import ClusterModel, EmbeddingNetwork
+from skdeepcluster.objectives import (
+    MiniObjective,
+    alignment_loss,
+    class_weights,
+    marginal_loss,
+    pseudo_labels,
+    self_training_loss,
+)
+
+sizes = st.integers(1, 9)
+seeds = st.integers(0, 2**31 - 1)
+settings.register_profile("objectives", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("objectives")
+
+
+def softmax(logits):
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def draw(seed, *shape):
+    return np.random.default_rng(seed).normal(scale=3, size=shape)
+
+
+@given(seed=seeds, batch=sizes, n_outputs=sizes, threshold=st.sampled_from([0.0, 0.3, 0.9, 0.99]))
+def test_pseudo_labels_are_the_confident_argmax(seed, batch, n_outputs, threshold):
+    logits = draw(seed, batch, n_outputs)
+    labels, selected = pseudo_labels(torch.tensor(logits, requires_grad=True), threshold)
+    p = softmax(logits)
+    for i in range(batch):
+        assert labels[i] == p[i].argmax()
+        assert bool(selected[i]) == (p[i].max() > threshold)
+    assert not labels.requires_grad
+
+
+@given(seed=seeds, batch=sizes, n_outputs=sizes, weighted=st.booleans())
+def test_self_training_loss_equals_a_loop(seed, batch, n_outputs, weighted):
+    rng = np.random.default_rng(seed)
+    logits = draw(seed, batch, n_outputs)
+    labels = rng.integers(n_outputs, size=batch)
+    selected = rng.random(batch) < 0.6
+    weights = rng.uniform(0.1, 5, size=n_outputs) if weighted else np.ones(n_outputs)
+    p = softmax(logits)
+    total, mass = 0.0, 0.0
+    for i in range(batch):
+        if selected[i]:
+            total -= weights[labels[i]] * np.log(p[i, labels[i]])
+            mass += weights[labels[i]]
+    loss = self_training_loss(
+        torch.tensor(logits),
+        torch.tensor(labels),
+        torch.tensor(selected),
+        torch.tensor(weights) if weighted else None,
+    )
+    assert loss.item() == pytest.approx(total / mass if mass else 0.0, abs=1e-9)
+
+
+def test_only_ratios_of_weights_act():
+    logits = torch.tensor(draw(0, 6, 3))
+    labels, selected = torch.tensor([0, 1, 2, 0, 1, 2]), torch.ones(6, dtype=torch.bool)
+    weights = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
+    loss = self_training_loss(logits, labels, selected, weights)
+    assert torch.allclose(loss, self_training_loss(logits, labels, selected, 7 * weights))
+    assert not torch.allclose(loss, self_training_loss(logits, labels, selected))
+
+
+def test_an_empty_selection_gives_zero_loss_and_zero_gradient():
+    logits = torch.tensor(draw(1, 4, 3), requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 0])
+    loss = self_training_loss(logits, labels, torch.zeros(4, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_a_rejected_sample_gets_no_gradient():
+    logits = torch.tensor(draw(2, 3, 3), requires_grad=True)
+    selected = torch.tensor([True, False, True])
+    self_training_loss(logits, torch.tensor([0, 1, 2]), selected).backward()
+    assert torch.equal(logits.grad[1], torch.zeros(3, dtype=torch.float64))
+    assert logits.grad[0].abs().sum() > 0
+
+
+@given(
+    seed=seeds, n_clusters=sizes, n_mini=st.integers(1, 20), delta=st.sampled_from([0, 0.3, 0.5])
+)
+def test_class_weights_equal_a_loop(seed, n_clusters, n_mini, delta):
+    table = np.random.default_rng(seed).poisson(1.5, size=(n_clusters, n_mini)).astype(float)
+    weights = class_weights(torch.tensor(table), delta)
+    for k in range(n_clusters):
+        occupied = 0
+        for j in range(n_mini):
+            total = table[:, j].sum()
+            if total and table[k, j] / total > delta:
+                occupied += 1
+        assert weights[k].item() == pytest.approx(n_mini / max(occupied, 0.5))
+
+
+def test_large_classes_get_small_weights():
+    # Cluster 0 fills three mini-clusters, cluster 1 one, cluster 2 none.
+    table = torch.tensor([[9.0, 8.0, 7.0, 1.0], [1.0, 0.0, 0.0, 9.0], [0.0, 0.0, 1.0, 0.0]])
+    assert class_weights(table, 0.3).tolist() == pytest.approx([4 / 3, 4.0, 8.0])
+    assert torch.equal(class_weights(10 * table, 0.3), class_weights(table, 0.3))
+
+
+@given(seed=seeds, batch=sizes, n_clusters=sizes, n_mini=st.integers(1, 30))
+def test_alignment_loss_equals_a_loop(seed, batch, n_clusters, n_mini):
+    # Both branches: the batch may be smaller or larger than the number of mini-clusters.
+    p, q = softmax(draw(seed, batch, n_clusters)), softmax(draw(seed + 1, batch, n_mini))
+    total = 0.0
+    for i in range(batch):
+        for j in range(batch):
+            a = p[i] @ p[j] / np.linalg.norm(p[i]) / np.linalg.norm(p[j])
+            b = q[i] @ q[j] / np.linalg.norm(q[i]) / np.linalg.norm(q[j])
+            total += (a - b) ** 2
+    loss = alignment_loss(torch.tensor(p), torch.tensor(q)).item()
+    assert loss == pytest.approx(total / batch**2, abs=1e-12)
+
+
+def test_alignment_loss_has_the_same_gradient_in_both_forms():
+    p = torch.tensor(draw(3, 8, 3), requires_grad=True)
+    q = torch.tensor(draw(4, 8, 5))
+    alignment_loss(p.softmax(1), q.softmax(1)).backward()
+    small, p.grad = p.grad, None
+    wide = torch.cat([q.softmax(1), torch.zeros(8, 10, dtype=q.dtype)], dim=1)
+    alignment_loss(p.softmax(1), wide).backward()
+    assert torch.allclose(small, p.grad, atol=1e-12)
+
+
+@given(seed=seeds, n_clusters=sizes)
+def test_marginal_loss_is_the_divergence_when_nothing_runs_behind(seed, n_clusters):
+    p, q = softmax(draw(seed, 2, n_clusters))
+    expected = sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
+    loss = marginal_loss(torch.tensor(p), torch.tensor(p), torch.tensor(q))
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+
+def make_objective(n_clusters=3, n_mini=6, width=4, **changes):
+    embedding = EmbeddingNetwork(nn.Identity(), nn.Linear(width, width), width)
+    parameters = {
+        "confidence_threshold": 0.5,
+        "occupancy_threshold": 0.3,
+        "mini_weight": 1.0,
+        "alignment_weight": 0.2,
+        "marginal_weight": 0.0,
+        "reweight": True,
+        "fine_tune": False,
+        "neighbor_views": False,
+    }
+    objective = MiniObjective(
+        ClusterModel(nn.Identity(), embedding, nn.Identity()),
+        n_clusters=n_clusters,
+        n_mini_clusters=n_mini,
+        **{**parameters, **changes},
+    )
+    torch.manual_seed(0)
+    z = nn.functional.normalize(torch.randn(60, width), dim=1)
+    labels, mini = torch.arange(60) % n_clusters, torch.arange(60) % n_mini
+    objective.start(z, labels, mini, 10.0)
+    return objective, z
+
+
+@pytest.fixture(autouse=True)
+def _own_random_state():
+    with torch.random.fork_rng():
+        yield
+
+
+def test_the_objective_is_the_weighted_sum_of_its_terms():
+    objective, z = make_objective(alignment_weight=0.7, mini_weight=2.0, marginal_weight=3.0)
+    weak, strong = z[:20], z[20:40]
+    loss, scalars = objective(weak, strong)
+    t_weak, t_strong = objective.target_head(weak), objective.target_head(strong)
+    m_weak, m_strong = objective.mini_head(weak), objective.mini_head(strong)
+    labels, selected = pseudo_labels(t_weak, 0.5)
+    mini, mini_selected = pseudo_labels(m_weak, 0.5)
+    weights = class_weights(objective.table, 0.3)
+    marginal = torch.cat([t_weak, t_strong]).softmax(1).mean(0)
+    expected = (
+        self_training_loss(t_strong, labels, selected, weights)
+        + 2 * self_training_loss(m_strong, mini, mini_selected)
+        + 0.7 * alignment_loss(t_weak.softmax(1), m_weak.softmax(1))
+        + 3 * marginal_loss(marginal, objective.marginal, objective.prior)
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert scalars["selected"].item() == pytest.approx(selected.float().mean().item())
+
+
+def test_pseudo_labels_carry_no_gradient_to_the_weak_view():
+    objective, z = make_objective(alignment_weight=0.0)
+    weak = z[:10].clone().requires_grad_()
+    strong = z[10:20].clone().requires_grad_()
+    objective(weak, strong)[0].backward()
+    assert weak.grad is None or torch.equal(weak.grad, torch.zeros_like(weak))
+    assert strong.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("fine_tune", [True, False])
+def test_only_a_fine_tuned_embedding_is_trained(fine_tune):
+    objective, z = make_objective(fine_tune=fine_tune)
+    objective.train()
+    objective(z[:10], z[10:20])[0].backward()
+    trained = {id(p) for p in objective.trained_parameters()}
+    embedding = list(objective.model.embedding.parameters())
+    assert all((id(p) in trained) == fine_tune for p in embedding)
+    assert all((p.grad is not None) == fine_tune for p in embedding)
+    assert objective.model.embedding.training == fine_tune
+
+
+def test_a_batch_without_a_confident_sample_is_marked():
+    objective, z = make_objective(confidence_threshold=0.999999)
+    _, scalars = objective(z[:10], z[10:20])
+    assert bool(scalars["skipped"])
+    assert scalars["selected"].item() == 0
+
+
+def test_neighbors_that_disagree_are_left_out():
+    objective, z = make_objective(neighbor_views=True, confidence_threshold=0.0)
+    _, scalars = objective(z[:20], z[20:40])
+    agree = objective.target_head(z[:20]).argmax(1) == objective.target_head(z[20:40]).argmax(1)
+    assert scalars["selected"].item() == pytest.approx(agree.float().mean().item())
+    assert 0 < agree.sum() < 20
+
+
+def test_the_table_remembers_more_than_one_batch():
+    objective, z = make_objective(n_clusters=5, n_mini=10)
+    before = objective.table.clone()
+    objective(z[:2], z[2:4])  # a batch smaller than the number of clusters
+    assert torch.all(objective.table >= before * (1 - objective.TABLE_RATE) - 1e-7)
+    assert torch.isfinite(class_weights(objective.table, 0.3)).all()
+
+
+@pytest.mark.parametrize(
+    ("switch", "absent"),
+    [({"mini_weight": 0.0}, "mini_head"), ({"reweight": False}, None)],
+)
+def test_terms_can_be_switched_off(switch, absent):
+    objective, z = make_objective(alignment_weight=0.0, **switch)
+    table = objective.table.clone()
+    objective(z[:10], z[10:20])[0].backward()
+    if absent:
+        assert all(p.grad is None for p in getattr(objective, absent).parameters())
+    else:
+        assert torch.equal(objective.table, table)
+
+
+def test_one_cluster_and_duplicates_are_finite():
+    objective, z = make_objective(n_clusters=1, n_mini=1)
+    loss, _ = objective(z[:1].expand(8, -1), z[:1].expand(8, -1))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in objective.trained_parameters())
+
+
+def test_reorder_renumbers_the_clusters():
+    objective, z = make_objective()
+    order = torch.tensor([2, 0, 1])
+    before, table = objective.target_head(z), objective.table.clone()
+    objective.reorder(order)
+    assert torch.equal(objective.target_head(z), before[:, order])
+    assert torch.equal(objective.table, table[order])
+
+
+def test_the_heads_start_as_nearest_centers():
+    objective, z = make_objective()
+    labels = torch.arange(60) % 3
+    centers = torch.stack([z[labels == k].mean(0) for k in range(3)])
+    cosines = z @ nn.functional.normalize(centers, dim=1).T
+    assert torch.allclose(objective.target_head(z), 10 * cosines, atol=1e-5)
+    assert objective.prior.sum().item() == pytest.approx(1)
+    assert torch.equal(objective.table.sum() > 0.99, torch.tensor(True))

@@ -1,0 +1,67 @@
+"""Devices, precision and threads, on machines with and without an accelerator."""
+
+import pytest
+import torch
+
+from skdeepcluster.training import choose_device, choose_precision, intra_op_threads
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Pretend that there are CUDA devices, of which the second is the current one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+
+
+def pretend(monkeypatch, *, cuda, mps):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda:0"), (True, False, "cuda:0"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_the_best_there_is(monkeypatch, cuda, mps, expected):
+    pretend(monkeypatch, cuda=cuda, mps=mps)
+    assert choose_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_the_cpu_by_name(device):
+    assert choose_device(device) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cuda", "cuda:1"), ("cuda:0", "cuda:0")])
+def test_a_device_without_a_number_is_the_current_one(cuda, name, expected):
+    assert choose_device(name) == torch.device(expected)
+    assert choose_device(torch.device(name)) == torch.device(expected)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "", 3.5, torch.device("meta")])
+def test_devices_that_cannot_be_used(device):
+    with pytest.raises(ValueError, match=r"device=.*Use device='auto' or 'cpu'"):
+        choose_device(device)
+
+
+def test_precision(cuda, monkeypatch):
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert choose_precision("auto", gpu, images=True) == "bf16-mixed"
+    assert choose_precision("auto", gpu, images=False) == "32-true"
+    assert choose_precision("auto", cpu, images=True) == "32-true"
+    assert choose_precision("16-mixed", cpu, images=False) == "16-mixed"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert choose_precision("auto", gpu, images=True) == "32-true"
+
+
+def test_threads_are_put_back_after_an_error_too():
+    before = torch.get_num_threads()
+    with intra_op_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError, match="inside"), intra_op_threads(before + 1):
+        raise RuntimeError("inside")
+    assert torch.get_num_threads() == before
