@@ -195,10 +195,18 @@ class Trainer:
             # First, because it may convert the parameters to a wider type.
             objective, wrapped = fabric.setup(phase.objective, optimizer)
             first_epoch = self._restore(phase, fabric, optimizer, generator)
+            good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
                 phase.hook.begin(epoch)
                 objective.train()
-                record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
+                state = _copy_state(phase.objective)
+                try:
+                    record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
+                except DivergenceError:
+                    phase.objective.load_state_dict(good_state)
+                    raise
+                # Only an epoch without trouble shows that the state it began with was good.
+                good_state = state
                 self.history.append(record)
                 if self.verbose > 0:
                     print(_describe(record, phase.epochs))
@@ -219,7 +227,6 @@ class Trainer:
         epoch: int,
     ) -> Record:
         started = time.perf_counter()
-        good_state = {k: v.clone() for k, v in phase.objective.state_dict().items()}
         order = torch.randperm(phase.n_samples, generator=generator)
         batch_size = min(phase.batch_size, phase.n_samples)
         n_batches = phase.n_samples // batch_size
@@ -243,11 +250,11 @@ class Trainer:
         means = {name: (total / n_batches).item() for name, total in totals.items()}
         # The last step can spoil the parameters without a trace in the losses before it.
         if not math.isfinite(means["loss"]) or not _all_finite(optimizer):
-            phase.objective.load_state_dict(good_state)
             raise DivergenceError(
                 f"Epoch {epoch + 1} of the {phase.name} ended with a loss of {means['loss']:.4g} "
                 "and parameters or losses that are not finite. The network was restored to the "
-                "epoch before. Lower learning_rate, or look for extreme values in X."
+                "last state known to be good. Lower learning_rate, or look for extreme values in "
+                "X."
             )
         rates = [group["lr"] for group in optimizer.param_groups]
         seconds = time.perf_counter() - started
@@ -353,6 +360,10 @@ def _set_global_states(device: torch.device, states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:  # else the fit was begun on the CPU
         torch.cuda.set_rng_state(states[1], device)
+
+
+def _copy_state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def _all_finite(optimizer: torch.optim.Optimizer) -> bool:

@@ -50,6 +50,8 @@ def test_sklearn_compatible(estimator, check):
         pytest.fail(f"skipped: {skipped}")
 
 
+# The set_output checks fit on a dataframe and transform an array, which warns in every estimator.
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("check", FURTHER_CHECKS, ids=lambda c: c.__name__)
 def test_further_checks(estimator, check):

