@@ -169,7 +169,7 @@ class DeepClusterer(
             if trainer.has_reached("clustering"):
                 trainer.restore("clustering", objective)
             elif not self._goes_on():
-                self._start(objective, source, views, trainer)
+                self._start(objective, source, views, trainer, report)
             self._train(objective, source, views, trainer, report)
         except DivergenceError:
             self._finish(objective, source, trainer)
@@ -303,6 +303,7 @@ class DeepClusterer(
         source: Source,
         views: PairedViews,
         trainer: Trainer,
+        report: CallbackReport,
     ) -> None:
         """Start the heads from the embedding of the data."""
 
@@ -350,8 +351,13 @@ class DeepClusterer(
 
     def _phases(self) -> list[str]:
         """Return the names of the phases that this fit will run."""
-        skips = self._goes_on() or not self._pretrains()
-        return ["clustering"] if skips else ["pretraining", "clustering"]
+        if self._goes_on():
+            return ["clustering"]
+        return [*(["pretraining"] if self._pretrains() else []), *self._own_phases()]
+
+    def _own_phases(self) -> list[str]:
+        """Return the names of the phases that belong to the method."""
+        return ["clustering"]
 
     def _n_threads(self, device: torch.device) -> int:
         """Return how many CPU threads to use inside an operation.

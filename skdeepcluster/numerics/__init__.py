@@ -4,6 +4,7 @@ from skdeepcluster.numerics._contingency import contingency_table
 from skdeepcluster.numerics._kmeans import KMeansResult, cluster_means, kmeans
 from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
 from skdeepcluster.numerics._neighbors import nearest_neighbors
+from skdeepcluster.numerics._propagation import propagate_labels
 from skdeepcluster.numerics._silhouette import centroid_silhouette
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "kmeans",
     "nearest_neighbors",
     "neighbor_affinity",
+    "propagate_labels",
 ]

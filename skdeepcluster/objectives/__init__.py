@@ -2,6 +2,7 @@
 
 from skdeepcluster.objectives._contrastive import ContrastiveObjective, info_nce
 from skdeepcluster.objectives._mini import (
+    HeadFit,
     MiniObjective,
     alignment_loss,
     class_weights,
@@ -12,6 +13,7 @@ from skdeepcluster.objectives._mini import (
 
 __all__ = [
     "ContrastiveObjective",
+    "HeadFit",
     "MiniObjective",
     "alignment_loss",
     "class_weights",

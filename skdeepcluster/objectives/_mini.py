@@ -10,7 +10,7 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, normalize
+from torch.nn.functional import cross_entropy, log_softmax, normalize
 
 from skdeepcluster.networks import ClusterModel, PrototypeHead
 from skdeepcluster.numerics import cluster_means, contingency_table
@@ -133,6 +133,27 @@ def marginal_loss(marginal: Tensor, running: Tensor, prior: Tensor) -> Tensor:
         Shares of the clusters at the start, pi.
     """
     return (marginal * (running.log() - prior.log())).sum()
+
+
+class HeadFit(nn.Module):
+    """Cross-entropy of a head on given labels.
+
+    A cluster that was merged from several need not lie nearest to its own centre; a head that
+    starts from centres is then fitted to the partition itself.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Maps embeddings to logits.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, embedding: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cross-entropy; nothing else is recorded."""
+        return cross_entropy(self.head(embedding), labels), {}
 
 
 class MiniObjective(nn.Module):

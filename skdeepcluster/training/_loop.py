@@ -67,6 +67,8 @@ class Phase:
         Factor of the learning rates as a function of the progress.
     hook : EpochHook
         Told about every epoch.
+    resumable : bool
+        Whether to write checkpoints. A short phase without them is done again after a resume.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Phase:
     optimizer: Callable[..., torch.optim.Optimizer]
     hook: EpochHook
     schedule: Schedule = constant
+    resumable: bool = True
 
 
 class Trainer:
@@ -284,7 +287,7 @@ class Trainer:
         epoch: int,
         finished: bool,
     ) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or not phase.resumable:
             return
         self.checkpoint.save(
             {
