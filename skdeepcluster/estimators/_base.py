@@ -41,12 +41,12 @@ from skdeepcluster.estimators._validation import (
     real,
     validates_parameters,
 )
+from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained
 from skdeepcluster.numerics import cluster_means
 from skdeepcluster.objectives import ContrastiveObjective
 from skdeepcluster.training import (
     CheckpointFolder,
-    DivergenceError,
     Phase,
     Trainer,
     choose_device,
@@ -68,6 +68,8 @@ IMAGE_PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
 TEMPERATURE = 1.0
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
+# Calls between a warning in _warn_about and the line that called fit, decorators included.
+USER_CODE = 7
 
 
 class DeepClusterer(
@@ -471,14 +473,14 @@ class DeepClusterer(
                 f"{n_lost} of {self.n_clusters} clusters have no sample; they come last in "
                 "cluster_sizes_. Lower n_clusters.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=USER_CODE,
             )
         if self.n_clusters > 1 and share > DOMINANT_SHARE:
             warnings.warn(
                 f"One cluster holds {share:.0%} of the samples. Lower learning_rate, or look for "
                 "outliers in X.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=USER_CODE,
             )
 
     def _fitted_attributes(self, objective: nn.Module) -> dict[str, Any]:

@@ -65,8 +65,8 @@ class MiniClustering(DeepClusterer):
         features as they came (median centroid silhouette; k-means wins when within 2 %). On images
         "auto" is k-means, as in the paper.
     n_mini_clusters : int or "auto", default="auto"
-        Number of mini-clusters M. "auto" is four for each cluster, the paper's ratio, as long as
-        five samples are left for each.
+        Number of mini-clusters M, at least `n_clusters`. "auto" is four for each cluster, the
+        paper's ratio, as long as five samples are left for each.
     confidence_threshold : float, default=0.99
         Predictions surer than this become training targets (tau); 0 takes all. The paper's
         value.
@@ -263,6 +263,11 @@ class MiniClustering(DeepClusterer):
         if self.n_mini_clusters == "auto":
             # Four for each cluster, as in the paper, as long as five samples are left for each.
             return max(min(4 * self.n_clusters, n_samples // 5), self.n_clusters)
+        if int(self.n_mini_clusters) < self.n_clusters:
+            raise ValueError(
+                f"n_mini_clusters={self.n_mini_clusters} should be >= n_clusters="
+                f"{self.n_clusters}: mini-clusters are parts of clusters. Raise it, or use 'auto'."
+            )
         return min(int(self.n_mini_clusters), n_samples)
 
     def _fine_tunes(self) -> bool:

@@ -17,6 +17,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.training._interrupt import graceful_interrupt
 from skdeepcluster.training._schedules import Schedule, constant
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from skdeepcluster.training._checkpoint import CheckpointFolder
 
 Record = dict[str, Any]
-
-
-class DivergenceError(FloatingPointError):
-    """A loss or parameter was not finite; the network was restored to the epoch before."""
 
 
 class EpochHook(Protocol):

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import signal
 import subprocess
 import sys
 import warnings
@@ -25,7 +26,8 @@ from torch import nn
 
 import skdeepcluster
 from skdeepcluster import MiniClustering
-from skdeepcluster.training import DivergenceError
+from skdeepcluster.datasets import ImageFiles
+from skdeepcluster.exceptions import DivergenceError
 
 ESTIMATORS = {
     "default": MiniClustering(3, random_state=0),
@@ -349,6 +351,19 @@ def test_a_folder_of_images(folder):
     np.testing.assert_array_equal(expected.predict(IMAGES[order]), expected.labels_)
 
 
+def test_unreadable_files_are_named_or_skipped_and_listed(folder):
+    broken = folder / "class0" / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        image_model().fit(folder)
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        files = ImageFiles(folder, unreadable="skip")
+    model = image_model().fit(files)
+    assert [path for path, _ in files.unreadable] == [str(broken)]
+    assert str(broken) not in model.paths_
+    assert len(model.paths_) == len(model.labels_) == len(IMAGES)
+
+
 def test_a_folder_that_does_not_fit_into_memory_is_streamed(folder, monkeypatch):
     labels = image_model().fit(folder).labels_
     monkeypatch.setattr("skdeepcluster.estimators._validation.free_memory", lambda device: 0)
@@ -536,6 +551,25 @@ def test_a_callback_can_stop_the_clustering():
     assert model.n_iter_ == 1
 
 
+def test_ctrl_c_stops_after_the_epoch_with_a_usable_model():
+    class Interrupt:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context):
+            if context.task_name == "epoch" and context.parent.task_name == "clustering":
+                signal.raise_signal(signal.SIGINT)
+
+        def on_fit_task_end(self, estimator, context): ...
+
+    model = MiniClustering(3, random_state=0).set_callbacks(Interrupt())
+    with pytest.warns(ConvergenceWarning, match="Interrupted after epoch 1"):
+        model.fit(X)
+    assert model.n_iter_ == 1
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+    assert adjusted_rand_score(Y, model.labels_) > 0.95
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 
@@ -583,6 +617,22 @@ def test_a_failed_fit_leaves_the_estimator_usable(estimator):
     with pytest.raises(ValueError, match="NaN"):
         estimator.fit(np.full((9, 2), np.nan))
     assert adjusted_rand_score(Y, estimator.fit_predict(X)) > 0.95
+
+
+def test_fewer_mini_clusters_than_clusters_are_refused():
+    with pytest.raises(ValueError, match="n_mini_clusters=2 should be >= n_clusters=3"):
+        MiniClustering(3, n_mini_clusters=2).fit(X)
+
+
+def test_numbers_beyond_single_precision_are_refused():
+    with pytest.raises(ValueError, match="too large for dtype"):
+        MiniClustering(3).fit(np.where(np.eye(9) > 0, 1e300, 0.0))
+
+
+def test_warnings_point_at_the_line_that_called_fit():
+    with pytest.warns(ConvergenceWarning) as caught:
+        MiniClustering(5, random_state=0).fit(np.repeat(np.eye(2), 20, axis=0))
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_an_unknown_device_is_named():

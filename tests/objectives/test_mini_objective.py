@@ -9,6 +9,7 @@ from torch import nn
 
 from skdeepcluster.networks import ClusterModel, EmbeddingNetwork
 from skdeepcluster.objectives import (
+    HeadFit,
     MiniObjective,
     alignment_loss,
     class_weights,
@@ -279,3 +280,13 @@ def test_the_heads_start_as_nearest_centers():
     assert torch.allclose(objective.target_head(z), 10 * cosines, atol=1e-5)
     assert objective.prior.sum().item() == pytest.approx(1)
     assert torch.equal(objective.table.sum() > 0.99, torch.tensor(True))
+
+
+def test_fitting_a_head_is_cross_entropy():
+    head = nn.Linear(4, 3).double()
+    z, labels = torch.tensor(draw(5, 6, 4)), torch.tensor([0, 1, 2, 2, 1, 0])
+    p = softmax(head(z).detach().numpy())
+    expected = -np.mean([np.log(p[i, k]) for i, k in enumerate(labels)])
+    loss, scalars = HeadFit(head)(z, labels)
+    assert loss.item() == pytest.approx(expected)
+    assert scalars == {}

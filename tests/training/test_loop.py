@@ -11,7 +11,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from skdeepcluster.training import CheckpointFolder, DivergenceError, Phase, Trainer, cosine
+from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.training import CheckpointFolder, Phase, Trainer, cosine
 
 CPU = torch.device("cpu")
 EPOCHS = 4

@@ -1,0 +1,7 @@
+"""Errors of our own."""
+
+__all__ = ["DivergenceError"]
+
+
+class DivergenceError(FloatingPointError):
+    """A loss or a parameter was not finite; the network is back in its last good state."""
