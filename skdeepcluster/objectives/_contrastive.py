@@ -38,11 +38,11 @@ class ContrastiveObjective(nn.Module):
     ----------
     embedding : nn.Module
         Maps a view to unit embeddings.
-    temperature : float, default=0.5
-        0.5 did as well as any other value or better on the feature arrays of the benchmarks.
+    temperature : float
+        The T of :func:`info_nce`.
     """
 
-    def __init__(self, embedding: nn.Module, temperature: float = 0.5) -> None:
+    def __init__(self, embedding: nn.Module, temperature: float) -> None:
         super().__init__()
         self.embedding = embedding
         self.temperature = temperature
