@@ -27,7 +27,7 @@ from skdeepcluster.numerics import (
 from skdeepcluster.objectives import HeadFit, MiniObjective
 from skdeepcluster.training import Phase, Trainer, constant, cosine
 
-FEATURE_TRAINING = Recipe(batch_size=512, learning_rate=3e-2, max_steps=100)
+FEATURE_TRAINING = Recipe(batch_size=512, learning_rate=1e-2, max_steps=100)
 HEAD_FIT = Recipe(batch_size=512, learning_rate=5e-2, max_steps=60)
 IMAGE_TRAINING = Recipe(batch_size=512, learning_rate=1e-5, image_epochs=10)
 # Length of the heads' weights at the start. The paper's 100 makes predictions near certain, which
@@ -104,7 +104,7 @@ class MiniClustering(DeepClusterer):
     batch_size : int or "auto", default="auto"
         Samples per step of the clustering phase. "auto" is 512, the paper's.
     learning_rate : float or "auto", default="auto"
-        Of Adam in the clustering phase. "auto" is 0.03, falling to zero, for the heads of feature
+        Of Adam in the clustering phase. "auto" is 0.01, falling to zero, for the heads of feature
         arrays and 1e-5, constant, for images (the paper's).
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
