@@ -42,9 +42,11 @@ class Recipe:
     learning_rate : float
         Base rate.
     max_steps : int
-        Steps for feature arrays of 20,000 rows and more. Smaller ones get fewer: 250 at some
-        thousand rows, three for each eight rows of very small arrays, so that a fit on fifty rows
-        takes a fraction of a second.
+        Steps for feature arrays of 20,000 rows and more. Smaller ones get fewer, 250 at most at
+        some thousand rows.
+    samples_per_step : float
+        Very small arrays get one step for each so many rows, and ten at least, so that a fit on
+        fifty rows takes a fraction of a second.
     image_epochs : int
         Passes over a set of images.
     """
@@ -52,14 +54,15 @@ class Recipe:
     batch_size: int
     learning_rate: float
     max_steps: int = 0
+    samples_per_step: float = 8
     image_epochs: int = 0
 
     def epochs(self, n_samples: int, batch_size: int) -> int:
         """Return the number of passes over the data that comes nearest to the steps wanted."""
         if self.image_epochs:
             return self.image_epochs
-        wanted = min(3 * n_samples / 8, 250 + n_samples / 130)
-        steps = min(max(wanted, 20.0), self.max_steps)
+        wanted = min(n_samples / self.samples_per_step, 250 + n_samples / 130)
+        steps = min(max(wanted, 10.0), self.max_steps)
         return max(round(steps / max(n_samples // batch_size, 1)), 1)
 
 

@@ -198,7 +198,8 @@ class Trainer:
             good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
                 phase.hook.begin(epoch)
-                objective.train()
+                if not phase.objective.training:
+                    objective.train()
                 state = _copy_state(phase.objective)
                 try:
                     record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
