@@ -566,8 +566,13 @@ def test_ctrl_c_stops_after_the_epoch_with_a_usable_model():
         def on_fit_task_end(self, estimator, context): ...
 
     model = MiniClustering(3, random_state=0).set_callbacks(Interrupt())
-    with pytest.warns(ConvergenceWarning, match="Interrupted after epoch 1"):
-        model.fit(X)
+    # A process in the background of a shell inherits that Ctrl-C is ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.warns(ConvergenceWarning, match="Interrupted after epoch 1"):
+            model.fit(X)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert model.n_iter_ == 1
     np.testing.assert_array_equal(model.predict(X), model.labels_)
     assert adjusted_rand_score(Y, model.labels_) > 0.95
