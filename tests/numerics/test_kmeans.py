@@ -188,7 +188,7 @@ def test_distances_are_formed_in_blocks(monkeypatch):
 
 def test_all_randomness_comes_from_the_generator():
     X = digits()[:600]
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is under test
     first = kmeans(X, 10, generator=seeded(3), n_init=2)
     torch.rand(5)
     torch.set_rng_state(states[0])
@@ -196,7 +196,7 @@ def test_all_randomness_comes_from_the_generator():
     assert torch.equal(first.labels, second.labels)
     assert torch.equal(first.centers, second.centers)
     assert torch.equal(torch.get_rng_state(), states[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002 - the global state is under test
     assert not torch.equal(first.labels, kmeans(X, 10, generator=seeded(4), n_init=1).labels)
 
 

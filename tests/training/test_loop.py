@@ -321,10 +321,10 @@ def test_divergence_restores_the_last_state_known_to_be_good(tmp_path, bad, batc
 
 def test_no_global_generator_is_touched():
     torch.manual_seed(3)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002 - the global state is under test
     make_trainer().run(make_phase(Objective()))
     assert torch.equal(torch.get_rng_state(), states[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002 - the global state is under test
     assert random.getstate() == states[2]
 
 
