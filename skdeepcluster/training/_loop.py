@@ -335,7 +335,7 @@ def _make_fabric(device: torch.device, precision: str) -> Fabric:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     devices: Any = [device.index] if device.type == "cuda" else 1
-    # Fabric names the precisions that it takes as literals; ours was checked against a list of them.
+    # Fabric types precisions as literals; ours was checked against a list of them.
     return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
 
 
