@@ -7,13 +7,12 @@ import hashlib
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import entr
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -26,12 +25,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.data import Source, ordered_batches
+from skdeepcluster.data import Source
 from skdeepcluster.estimators._building import (
     PairedViews,
     Recipe,
     build_networks,
     build_views,
+)
+from skdeepcluster.estimators._inference import (
+    embed_and_label,
+    entropy,
+    infer,
+    probabilities_of,
 )
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import (
@@ -58,9 +63,6 @@ from skdeepcluster.training import (
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-# Rows per forward pass of inference. It is the same for fit and predict, always padded to full
-# size, so that a sample's result does not depend on the company it keeps.
-INFERENCE_BATCH = 512
 MAX_SEED = 2**31 - 1
 FEATURE_PRETRAINING = Recipe(
     batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=8 / 3
@@ -228,7 +230,7 @@ class DeepClusterer(
         probabilities : ndarray of shape (n_samples, n_clusters)
             Rows sum to one, and their largest entry is the cluster that :meth:`predict` returns.
         """
-        return self._infer(X, lambda embedding, logits: _probabilities(logits))
+        return self._infer(X, lambda embedding, logits: probabilities_of(logits))
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embedding of each sample, a vector of unit length.
@@ -265,12 +267,12 @@ class DeepClusterer(
         """
 
         def summarize(embedding: Tensor, logits: Tensor) -> NDArray[np.float64]:
-            probabilities = _probabilities(logits)
-            conditional = _entropy(probabilities).sum()
+            probabilities = probabilities_of(logits)
+            conditional = entropy(probabilities).sum()
             return np.append(probabilities.sum(axis=0), [conditional, len(logits)])[None]
 
         *sizes, conditional, n = self._infer(X, summarize).sum(axis=0)
-        return float(_entropy(np.array(sizes) / n) - conditional / n)
+        return float(entropy(np.array(sizes) / n) - conditional / n)
 
     @property
     def _model(self) -> ClusterModel:
@@ -454,12 +456,12 @@ class DeepClusterer(
     def _finish(self, objective: Any, source: Source, trainer: Trainer) -> None:
         """Set the fitted attributes from the trained networks, in one pass over the data."""
         self._objective = objective
-        embedding, labels = _embed_and_label(objective.model, source)
+        embedding, labels = embed_and_label(objective.model, source)
         sizes = torch.bincount(labels, minlength=self.n_clusters)
         if bool((sizes == 0).any()):
             # Empty clusters come last, so that the labels in use are consecutive.
             objective.reorder(torch.argsort((sizes == 0).int(), stable=True))
-            embedding, labels = _embed_and_label(objective.model, source)
+            embedding, labels = embed_and_label(objective.model, source)
         centers, sizes = cluster_means(embedding, labels, self.n_clusters)
         self._warn_about(sizes)
         self.labels_ = labels.numpy()
@@ -493,32 +495,3 @@ class DeepClusterer(
         """Return what a copy of this estimator needs to predict as if fit had stopped now."""
         snapshot = copy.deepcopy(objective).eval()
         return {"_objective": snapshot, "labels_": None}
-
-
-@torch.no_grad()
-def infer(model: ClusterModel, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the embeddings and logits of all samples, batch by batch, on the CPU."""
-    model.to(source.device).eval()
-    for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
-        embedding = model.embedding(model.prepare(rows))
-        logits = model.head(embedding)
-        yield embedding[:n_valid].float().cpu(), logits[:n_valid].float().cpu()
-
-
-def _embed_and_label(model: ClusterModel, source: Source) -> tuple[Tensor, Tensor]:
-    embeddings, labels = [], []
-    for embedding, logits in infer(model, source):
-        embeddings.append(embedding)
-        labels.append(logits.argmax(dim=1))
-    return torch.cat(embeddings), torch.cat(labels)
-
-
-def _probabilities(logits: Tensor) -> NDArray[np.float64]:
-    """Softmax in double precision: rows sum to one, and equal logits stay equal."""
-    probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
-    return probabilities
-
-
-def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = entr(probabilities).sum(axis=-1)
-    return total

@@ -100,6 +100,8 @@ def _feature_networks(
         identity = nn.Identity()
         return prepare, EmbeddingNetwork(identity, identity, source.sample_shape[0])
     network, width = build_backbone(backbone, source.sample_shape)
+    if not pretrains:
+        return prepare, EmbeddingNetwork(network, nn.Identity(), width)
     projector = nn.Linear(width, FEATURE_EMBEDDING)
     return prepare, EmbeddingNetwork(network, projector, FEATURE_EMBEDDING)
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
-from skdeepcluster.estimators._base import DeepClusterer, infer
+from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._building import PairedViews, Recipe
+from skdeepcluster.estimators._inference import infer
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel
@@ -297,7 +298,7 @@ class MiniClustering(DeepClusterer):
         if init != "kmeans":
             candidates |= self._merge(mini, views)
         labels = candidates[self._choose(candidates, source, objective)]
-        scale = self._resolve("auto", features=FEATURE_LOGIT_SCALE, images=IMAGE_LOGIT_SCALE)
+        scale = self._by_kind(features=FEATURE_LOGIT_SCALE, images=IMAGE_LOGIT_SCALE)
         objective.start(embedding, labels, mini.labels, scale)
         if isinstance(views, NeighborViews):
             nodes = views.rows.to(labels.device)
@@ -379,7 +380,7 @@ class MiniClustering(DeepClusterer):
         trainer: Trainer,
         report: CallbackReport,
     ) -> None:
-        recipe = self._resolve("auto", features=FEATURE_TRAINING, images=IMAGE_TRAINING)
+        recipe = self._by_kind(features=FEATURE_TRAINING, images=IMAGE_TRAINING)
         n = len(views)
         batch_size = min(_given(self.batch_size, recipe.batch_size), n)
         epochs = _given(self.max_epochs, recipe.epochs(n, batch_size))
@@ -398,7 +399,7 @@ class MiniClustering(DeepClusterer):
                     epochs=epochs,
                     parameter_groups=[{"params": objective.trained_parameters(), "lr": rate}],
                     optimizer=torch.optim.Adam,
-                    schedule=self._resolve("auto", features=cosine, images=constant),
+                    schedule=self._by_kind(features=cosine, images=constant),
                     hook=hook,
                 )
             )
@@ -419,8 +420,10 @@ class MiniClustering(DeepClusterer):
 
     def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
         """Return what the user gave, or for "auto" the default for this kind of data."""
-        if value != "auto":
-            return value
+        return self._by_kind(features=features, images=images) if value == "auto" else value
+
+    def _by_kind(self, *, features: Any, images: Any) -> Any:
+        """Return the default for the kind of data that fit was given."""
         return images if self._takes_images() else features
 
 

@@ -75,8 +75,7 @@ def open_source(estimator: DeepClusterer, X: Any, device: torch.device, *, reset
     if isinstance(X, Tensor):
         return _open_tensor(estimator, X, device, reset)
     if _are_paths(X):
-        image_size = None if reset else estimator.image_shape_[-1]
-        X = ImageFiles(X, image_size=image_size)
+        X = ImageFiles(X, image_size=None if reset else _fitted_image_size(estimator))
     if isinstance(X, ImageFiles):
         return _open_files(estimator, X, device, reset)
     if _is_dataset(X):
@@ -90,6 +89,15 @@ def open_source(estimator: DeepClusterer, X: Any, device: torch.device, *, reset
     _check_range(X)
     _record_shape(estimator, X.shape[1:], reset)
     return open_array(X, device)
+
+
+def _fitted_image_size(estimator: DeepClusterer) -> int:
+    if not hasattr(estimator, "image_shape_"):
+        raise ValueError(
+            f"X names image files, but this {type(estimator).__name__} was fitted on feature "
+            f"arrays with {estimator.n_features_in_} features."
+        )
+    return int(estimator.image_shape_[-1])
 
 
 def _open_tensor(estimator: DeepClusterer, X: Tensor, device: torch.device, reset: bool) -> Source:
@@ -161,6 +169,7 @@ def _record_shape(estimator: DeepClusterer, shape: tuple[int, ...], reset: bool)
     images = len(shape) == 3
     if reset:
         estimator.n_features_in_ = int(np.prod(shape))
+        estimator.__dict__.pop("paths_", None)
         if images:
             estimator.image_shape_ = tuple(shape)
             estimator.__dict__.pop("feature_names_in_", None)

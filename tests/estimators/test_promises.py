@@ -349,6 +349,7 @@ def test_a_folder_of_images(folder):
     np.testing.assert_array_equal(model.predict(str(folder)), model.labels_)
     np.testing.assert_array_equal(model.predict(model.paths_[::-1]), model.labels_[::-1])
     np.testing.assert_array_equal(expected.predict(IMAGES[order]), expected.labels_)
+    assert not hasattr(model.fit(IMAGES), "paths_")
 
 
 def test_unreadable_files_are_named_or_skipped_and_listed(folder):
@@ -463,8 +464,18 @@ def test_warm_start_refuses_other_samples():
         model.fit(X[:, :4])
 
 
-@pytest.mark.parametrize("phase", ["pretraining", "clustering"])
-def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(estimator, phase, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        (name, phase)
+        for name, estimator in ESTIMATORS.items()
+        for phase in ("pretraining", "clustering")
+        if phase == "clustering" or estimator.pretraining is not None
+    ],
+)
+def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(name, phase, tmp_path):
+    estimator = clone(ESTIMATORS[name])
+
     class Killed(Exception):
         pass
 
@@ -483,8 +494,6 @@ def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(estimator, phase, tm
             if self.seen == 5:
                 raise Killed
 
-    if phase == "pretraining" and estimator.pretraining is None:
-        pytest.skip("has no pretraining")
     whole = clone(estimator).fit(X)
     estimator.set_params(checkpoint_dir=tmp_path)
     killed = clone(estimator).set_callbacks(KillAt())
@@ -610,6 +619,8 @@ def test_samples_of_another_shape_are_refused():
         model.predict(X[:, :4])
     with pytest.raises(ValueError, match=r"shape \(3, 8, 8\).*expecting"):
         model.predict(IMAGES)
+    with pytest.raises(ValueError, match="fitted on feature arrays"):
+        model.predict(["image.png"])
     images = image_model().fit(IMAGES)
     with pytest.raises(ValueError, match=r"\(3, 4, 8\).*expecting.*\(3, 8, 8\)"):
         images.predict(IMAGES[:, :, :4])
