@@ -7,41 +7,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
 from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import PairedViews, Recipe
-from skdeepcluster.estimators._inference import infer
-from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._building import Recipe
+from skdeepcluster.estimators._two_stage import TwoStageClusterer
 from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel
-from skdeepcluster.numerics import (
-    KMeansResult,
-    average_linkage,
-    centroid_silhouette,
-    cosine_affinity,
-    kmeans,
-    neighbor_affinity,
-    propagate_labels,
-)
-from skdeepcluster.objectives import HeadFit, MiniObjective
-from skdeepcluster.training import Phase, Trainer, constant, cosine
+from skdeepcluster.objectives import MiniObjective
 
-FEATURE_TRAINING = Recipe(batch_size=512, learning_rate=1e-2, max_steps=100)
-HEAD_FIT = Recipe(batch_size=512, learning_rate=5e-2, max_steps=60)
-IMAGE_TRAINING = Recipe(batch_size=512, learning_rate=1e-5, image_epochs=10)
 # Length of the heads' weights at the start. The paper's 100 makes predictions near certain, which
 # leaves nothing to learn from the moderate differences between neighbours.
 FEATURE_LOGIT_SCALE = 30.0
 IMAGE_LOGIT_SCALE = 100.0
-KMEANS_RUNS = 3
-# The share by which another start has to be better separated than k-means to be preferred.
-KMEANS_MARGIN = 0.02
-JUDGED_ROWS = 2**14
 
 
-class MiniClustering(DeepClusterer):
+class MiniClustering(TwoStageClusterer):
     """Cluster long-tailed data: a fine partition tells large classes from small ones.
 
     An encoder maps samples to the unit sphere, where two heads divide them: a target head into
@@ -103,7 +84,8 @@ class MiniClustering(DeepClusterer):
         Passes over the data in the clustering phase; 0 keeps the start. "auto" is about 100 steps
         for feature arrays, fewer for small ones, and 10 passes for images (the paper: 200).
     batch_size : int or "auto", default="auto"
-        Samples per step of the clustering phase. "auto" is 512, the paper's.
+        Samples per step of the clustering phase. "auto" is 512, the paper's, for images and 256
+        for feature arrays, where more made no difference.
     learning_rate : float or "auto", default="auto"
         Of Adam in the clustering phase. "auto" is 0.01, falling to zero, for the heads of feature
         arrays and 1e-5, constant, for images (the paper's).
@@ -181,6 +163,9 @@ class MiniClustering(DeepClusterer):
     (5, 3)
     """
 
+    _feature_training = Recipe(batch_size=256, learning_rate=1e-2, max_steps=100)
+    _image_training = Recipe(batch_size=512, learning_rate=1e-5, image_epochs=10)
+    _head_fit = Recipe(batch_size=512, learning_rate=5e-2, max_steps=60)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepClusterer._parameter_constraints,
         "init": [one_of("auto", "kmeans", "merged")],
@@ -249,7 +234,7 @@ class MiniClustering(DeepClusterer):
         return MiniObjective(
             model,
             n_clusters=self.n_clusters,
-            n_mini_clusters=self._count_mini_clusters(n_samples),
+            n_mini_clusters=self._count_parts("n_mini_clusters", n_samples),
             confidence_threshold=self.confidence_threshold,
             occupancy_threshold=self.occupancy_threshold,
             mini_weight=self.mini_weight,
@@ -258,174 +243,5 @@ class MiniClustering(DeepClusterer):
             reweight=self.reweight,
             fine_tune=self._fine_tunes(),
             neighbor_views=not self._takes_images(),
+            logit_scale=self._by_kind(features=FEATURE_LOGIT_SCALE, images=IMAGE_LOGIT_SCALE),
         )
-
-    def _count_mini_clusters(self, n_samples: int) -> int:
-        if self.n_mini_clusters == "auto":
-            # Four for each cluster, as in the paper, as long as five samples are left for each.
-            return max(min(4 * self.n_clusters, n_samples // 5), self.n_clusters)
-        if int(self.n_mini_clusters) < self.n_clusters:
-            raise ValueError(
-                f"n_mini_clusters={self.n_mini_clusters} should be >= n_clusters="
-                f"{self.n_clusters}: mini-clusters are parts of clusters. Raise it, or use 'auto'."
-            )
-        return min(int(self.n_mini_clusters), n_samples)
-
-    def _fine_tunes(self) -> bool:
-        return bool(self._resolve(self.fine_tune, features=False, images=True))
-
-    def _own_phases(self) -> list[str]:
-        return ["clustering"] if self._takes_images() else ["start", "clustering"]
-
-    def _start(
-        self,
-        objective: MiniObjective,
-        source: Source,
-        views: PairedViews,
-        trainer: Trainer,
-        report: CallbackReport,
-    ) -> None:
-        """Start the heads from partitions of the embedding."""
-        generator = trainer.generator("partitions")
-        embedding = self._embed(objective, source)
-        n_mini = objective.mini_head.out_features
-        mini = kmeans(embedding, n_mini, generator=generator, n_init=1)
-        init = self._resolve(self.init, features="both", images="kmeans")
-        candidates = {}
-        if init != "merged":
-            run = kmeans(embedding, self.n_clusters, generator=generator, n_init=KMEANS_RUNS)
-            candidates["kmeans"] = run.labels
-        if init != "kmeans":
-            candidates |= self._merge(mini, views)
-        labels = candidates[self._choose(candidates, source, objective)]
-        scale = self._by_kind(features=FEATURE_LOGIT_SCALE, images=IMAGE_LOGIT_SCALE)
-        objective.start(embedding, labels, mini.labels, scale)
-        if isinstance(views, NeighborViews):
-            nodes = views.rows.to(labels.device)
-            neighbors = views.neighbors.to(labels.device)
-            smoothed = propagate_labels(labels[nodes], neighbors, self.n_clusters)
-            self._fit_head(objective, embedding[nodes], smoothed, trainer, report)
-
-    def _fit_head(
-        self,
-        objective: MiniObjective,
-        embedding: Tensor,
-        labels: Tensor,
-        trainer: Trainer,
-        report: CallbackReport,
-    ) -> None:
-        """Fit the target head to a partition, from where it stands."""
-        n = len(labels)
-        epochs = HEAD_FIT.epochs(n, HEAD_FIT.batch_size)
-        parameters = list(objective.target_head.parameters())
-        with report.phase("start", epochs) as hook:
-            trainer.run(
-                Phase(
-                    name="start",
-                    objective=HeadFit(objective.target_head),
-                    views=lambda index, _: (embedding[index], labels[index]),
-                    n_samples=n,
-                    batch_size=HEAD_FIT.batch_size,
-                    epochs=epochs,
-                    parameter_groups=[{"params": parameters, "lr": HEAD_FIT.learning_rate}],
-                    optimizer=torch.optim.Adam,
-                    schedule=cosine,
-                    hook=hook,
-                    resumable=False,
-                )
-            )
-
-    def _merge(self, mini: KMeansResult, views: PairedViews) -> dict[str, Tensor]:
-        """Merge the mini-clusters, by the likeness of their centres and by shared neighbours."""
-        n_mini = len(mini.centers)
-        sizes = torch.bincount(mini.labels, minlength=n_mini)
-        affinities = {"centers": (cosine_affinity(mini.centers, sizes), sizes)}
-        if isinstance(views, NeighborViews):
-            nodes = mini.labels.cpu()[views.rows]
-            node_sizes = torch.bincount(nodes, minlength=n_mini)
-            edges = neighbor_affinity(views.neighbors, nodes, n_mini)
-            affinities["neighbors"] = (edges, node_sizes)
-        return {
-            name: average_linkage(affinity, size, self.n_clusters).to(mini.labels)[mini.labels]
-            for name, (affinity, size) in affinities.items()
-        }
-
-    def _choose(
-        self, candidates: dict[str, Tensor], source: Source, objective: MiniObjective
-    ) -> str:
-        """Return the start whose clusters are best separated in the features as they came.
-
-        The embedding would be no impartial judge: it was made to look good there.
-        """
-        if len(candidates) == 1:
-            return next(iter(candidates))
-        rows = torch.linspace(0, len(source) - 1, min(len(source), JUDGED_ROWS)).round().long()
-        features = torch.cat(
-            [objective.model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
-        ).flatten(1)
-        scores = {
-            name: centroid_silhouette(features, labels[rows.to(labels.device)], self.n_clusters)
-            for name, labels in candidates.items()
-        }
-        if "kmeans" in scores:
-            # The safer start: another has to be better by more than noise.
-            scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])
-        return max(scores, key=lambda name: scores[name])
-
-    def _train(
-        self,
-        objective: MiniObjective,
-        source: Source,
-        views: PairedViews,
-        trainer: Trainer,
-        report: CallbackReport,
-    ) -> None:
-        recipe = self._by_kind(features=FEATURE_TRAINING, images=IMAGE_TRAINING)
-        n = len(views)
-        batch_size = min(_given(self.batch_size, recipe.batch_size), n)
-        epochs = _given(self.max_epochs, recipe.epochs(n, batch_size))
-        rate = _given(self.learning_rate, recipe.learning_rate)
-        trained_views: PairedViews | EmbeddedViews = views
-        if not self._fine_tunes():
-            trained_views = self._freeze(views, objective, source)
-        with report.phase("clustering", epochs, lambda: self._fitted_attributes(objective)) as hook:
-            trainer.run(
-                Phase(
-                    name="clustering",
-                    objective=objective,
-                    views=trained_views,
-                    n_samples=n,
-                    batch_size=batch_size,
-                    epochs=epochs,
-                    parameter_groups=[{"params": objective.trained_parameters(), "lr": rate}],
-                    optimizer=torch.optim.Adam,
-                    schedule=self._by_kind(features=cosine, images=constant),
-                    hook=hook,
-                )
-            )
-
-    def _freeze(
-        self, views: PairedViews, objective: MiniObjective, source: Source
-    ) -> PairedViews | EmbeddedViews:
-        """Return views that are embeddings already; of feature arrays each sample's only once."""
-        if isinstance(views, NeighborViews):
-            embedding = ResidentSource(self._embed(objective, source))
-            return NeighborViews(embedding, nn.Identity(), views.neighbors, views.rows)
-        return EmbeddedViews(views, objective.model.embedding)
-
-    def _embed(self, objective: MiniObjective, source: Source) -> Tensor:
-        """Return the embedding of all samples, on the device."""
-        batches = infer(objective.model, source)
-        return torch.cat([embedding for embedding, _ in batches]).to(source.device)
-
-    def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
-        """Return what the user gave, or for "auto" the default for this kind of data."""
-        return self._by_kind(features=features, images=images) if value == "auto" else value
-
-    def _by_kind(self, *, features: Any, images: Any) -> Any:
-        """Return the default for the kind of data that fit was given."""
-        return images if self._takes_images() else features
-
-
-def _given(value: Any, default: Any) -> Any:
-    return default if value == "auto" else value

@@ -6,7 +6,7 @@ j = 1..M with probabilities :math:`p_m`, confidence c = max p and pseudo-label y
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,8 @@ class MiniObjective(nn.Module):
     neighbor_views : bool
         Whether the strong view is another sample, a neighbour. A pair then counts only where both
         predictions agree: where they do not, one of the two may rightly be in another cluster.
+    logit_scale : float
+        Length of the heads' weight vectors at the start: how sure they are.
     """
 
     # Share of the running statistics that a batch replaces: the last ten to twenty batches count.
@@ -201,6 +203,7 @@ class MiniObjective(nn.Module):
         reweight: bool,
         fine_tune: bool,
         neighbor_views: bool,
+        logit_scale: float,
     ) -> None:
         super().__init__()
         width = model.embedding.embedding_dim
@@ -218,6 +221,12 @@ class MiniObjective(nn.Module):
         self.reweight = reweight
         self.fine_tune = fine_tune
         self.neighbor_views = neighbor_views
+        self.logit_scale = logit_scale
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of the fine partition, M."""
+        return self.mini_head.out_features
 
     @property
     def target_head(self) -> PrototypeHead:
@@ -225,9 +234,7 @@ class MiniObjective(nn.Module):
         return cast("PrototypeHead", self.model.head)
 
     @torch.no_grad()
-    def start(
-        self, embedding: Tensor, labels: Tensor, mini_labels: Tensor, logit_scale: float
-    ) -> None:
+    def start(self, embedding: Tensor, labels: Tensor, mini_labels: Tensor) -> None:
         """Start heads and table from a partition and a fine partition of the data.
 
         Parameters
@@ -236,12 +243,10 @@ class MiniObjective(nn.Module):
             Embedding of all samples.
         labels, mini_labels : Tensor of shape (n_samples,), int64
             The partitions, into at most K and M parts.
-        logit_scale : float
-            Length of the heads' weight vectors: how sure they start.
         """
         for head, partition in ((self.target_head, labels), (self.mini_head, mini_labels)):
             centers, _ = cluster_means(embedding, partition, head.out_features)
-            head.start_from(centers, logit_scale)
+            head.start_from(centers, self.logit_scale)
         n_clusters, n_mini_clusters = self.table.shape
         counts = contingency_table(labels, mini_labels, n_clusters, n_mini_clusters)
         self.table.copy_(counts / len(labels))
@@ -250,10 +255,12 @@ class MiniObjective(nn.Module):
         self.prior.copy_(smoothed / smoothed.sum())
         self.marginal.copy_(self.prior)
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that training may change."""
-        heads = [*self.target_head.parameters(), *self.mini_head.parameters()]
-        return [*self.model.embedding.parameters(), *heads] if self.fine_tune else heads
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return what training may change, as a torch optimiser wants it."""
+        parameters = [*self.target_head.parameters(), *self.mini_head.parameters()]
+        if self.fine_tune:
+            parameters += self.model.embedding.parameters()
+        return [{"params": parameters, "lr": learning_rate}]
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; an embedding that does not learn keeps its statistics."""

@@ -531,7 +531,7 @@ def test_batches_without_confident_samples_change_nothing(monkeypatch):
     # Heads that are never sure, and stay so.
     monkeypatch.setattr("skdeepcluster.estimators._mini.FEATURE_LOGIT_SCALE", 0.1)
     slow = skdeepcluster.estimators._building.Recipe(512, learning_rate=1e-9, max_steps=20)
-    monkeypatch.setattr("skdeepcluster.estimators._mini.HEAD_FIT", slow)
+    monkeypatch.setattr(MiniClustering, "_head_fit", slow)
     model = MiniClustering(3, random_state=0, max_epochs=7).fit(X)
     start = clone(model).set_params(max_epochs=0).fit(X)
     assert model.n_skipped_steps_ == 7

@@ -157,6 +157,7 @@ def make_objective(n_clusters=3, n_mini=6, width=4, **changes):
         "reweight": True,
         "fine_tune": False,
         "neighbor_views": False,
+        "logit_scale": 10.0,
     }
     objective = MiniObjective(
         ClusterModel(nn.Identity(), embedding, nn.Identity()),
@@ -167,8 +168,12 @@ def make_objective(n_clusters=3, n_mini=6, width=4, **changes):
     torch.manual_seed(0)
     z = nn.functional.normalize(torch.randn(60, width), dim=1)
     labels, mini = torch.arange(60) % n_clusters, torch.arange(60) % n_mini
-    objective.start(z, labels, mini, 10.0)
+    objective.start(z, labels, mini)
     return objective, z
+
+
+def trained_parameters(objective):
+    return [p for group in objective.parameter_groups(0.1) for p in group["params"]]
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +216,7 @@ def test_only_a_fine_tuned_embedding_is_trained(fine_tune):
     objective, z = make_objective(fine_tune=fine_tune)
     objective.train()
     objective(z[:10], z[10:20])[0].backward()
-    trained = {id(p) for p in objective.trained_parameters()}
+    trained = {id(p) for p in trained_parameters(objective)}
     embedding = list(objective.model.embedding.parameters())
     assert all((id(p) in trained) == fine_tune for p in embedding)
     assert all((p.grad is not None) == fine_tune for p in embedding)
@@ -260,7 +265,7 @@ def test_one_cluster_and_duplicates_are_finite():
     loss, _ = objective(z[:1].expand(8, -1), z[:1].expand(8, -1))
     loss.backward()
     assert torch.isfinite(loss)
-    assert all(torch.isfinite(p.grad).all() for p in objective.trained_parameters())
+    assert all(torch.isfinite(p.grad).all() for p in trained_parameters(objective))
 
 
 def test_reorder_renumbers_the_clusters():

@@ -1,0 +1,125 @@
+"""Where clustering starts: partitions of an embedding, and heads fitted to one of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skdeepcluster.data import NeighborViews, Source
+from skdeepcluster.estimators._building import PairedViews, Recipe
+from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.networks import ClusterModel
+from skdeepcluster.numerics import (
+    KMeansResult,
+    average_linkage,
+    centroid_silhouette,
+    cosine_affinity,
+    kmeans,
+    neighbor_affinity,
+)
+from skdeepcluster.objectives import HeadFit
+from skdeepcluster.training import Phase, Trainer, cosine
+
+KMEANS_RUNS = 3
+# The share by which another start has to be better separated than k-means to be preferred.
+KMEANS_MARGIN = 0.02
+JUDGED_ROWS = 2**14
+
+
+def candidate_partitions(
+    embedding: Tensor,
+    mini: KMeansResult,
+    views: PairedViews,
+    n_clusters: int,
+    init: str,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return partitions of the data into clusters: k-means, and mergers of the mini-clusters.
+
+    Parameters
+    ----------
+    embedding : Tensor of shape (n_samples, embedding_dim)
+    mini : KMeansResult
+        The mini-clusters of the embedding.
+    views : PairedViews
+        Those of feature arrays know neighbours, by which mini-clusters can be merged.
+    n_clusters : int
+    init : {"auto", "kmeans", "merged"}
+        Which to make; "auto" makes all.
+    generator : torch.Generator
+    """
+    candidates = {}
+    if init != "merged":
+        run = kmeans(embedding, n_clusters, generator=generator, n_init=KMEANS_RUNS)
+        candidates["kmeans"] = run.labels
+    if init != "kmeans":
+        candidates |= _merge(mini, views, n_clusters)
+    return candidates
+
+
+def _merge(mini: KMeansResult, views: PairedViews, n_clusters: int) -> dict[str, Tensor]:
+    """Merge mini-clusters, by the likeness of their centres and by shared neighbours."""
+    n_mini = len(mini.centers)
+    sizes = torch.bincount(mini.labels, minlength=n_mini)
+    affinities = {"centers": (cosine_affinity(mini.centers, sizes), sizes)}
+    if isinstance(views, NeighborViews):
+        nodes = mini.labels.cpu()[views.rows]
+        node_sizes = torch.bincount(nodes, minlength=n_mini)
+        edges = neighbor_affinity(views.neighbors, nodes, n_mini)
+        affinities["neighbors"] = (edges, node_sizes)
+    return {
+        name: average_linkage(affinity, size, n_clusters).to(mini.labels)[mini.labels]
+        for name, (affinity, size) in affinities.items()
+    }
+
+
+def choose_partition(
+    candidates: dict[str, Tensor], source: Source, model: ClusterModel, n_clusters: int
+) -> str:
+    """Return the partition whose clusters are best separated in the features as they came.
+
+    The embedding would be no impartial judge: it was made to look good there.
+    """
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    rows = torch.linspace(0, len(source) - 1, min(len(source), JUDGED_ROWS)).round().long()
+    features = torch.cat(
+        [model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
+    ).flatten(1)
+    scores = {
+        name: centroid_silhouette(features, labels[rows.to(labels.device)], n_clusters)
+        for name, labels in candidates.items()
+    }
+    if "kmeans" in scores:
+        # The safer start: another has to be better by more than noise.
+        scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])
+    return max(scores, key=lambda name: scores[name])
+
+
+def fit_head(
+    head: nn.Module,
+    embedding: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    trainer: Trainer,
+    report: CallbackReport,
+) -> None:
+    """Fit a head to a partition, from where it stands, in a phase named "start"."""
+    n = len(labels)
+    epochs = recipe.epochs(n, recipe.batch_size)
+    with report.phase("start", epochs) as hook:
+        trainer.run(
+            Phase(
+                name="start",
+                objective=HeadFit(head),
+                views=lambda index, _: (embedding[index], labels[index]),
+                n_samples=n,
+                batch_size=recipe.batch_size,
+                epochs=epochs,
+                parameter_groups=[{"params": list(head.parameters()), "lr": recipe.learning_rate}],
+                optimizer=torch.optim.Adam,
+                schedule=cosine,
+                hook=hook,
+                resumable=False,
+            )
+        )

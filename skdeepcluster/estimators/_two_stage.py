@@ -1,0 +1,134 @@
+"""Clusterers of two stages: an embedding first, then heads that start from a partition of it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
+from skdeepcluster.estimators._base import DeepClusterer
+from skdeepcluster.estimators._building import PairedViews, Recipe
+from skdeepcluster.estimators._inference import infer
+from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._start import candidate_partitions, choose_partition, fit_head
+from skdeepcluster.numerics import kmeans, propagate_labels
+from skdeepcluster.training import Phase, Trainer, constant, cosine
+
+
+class TwoStageClusterer(DeepClusterer):
+    """Base of the methods that pretrain an encoder, partition its embedding and train heads.
+
+    A method gives its objective and its recipes. The objective has ``start(embedding, labels,
+    mini_labels)`` and ``parameter_groups(learning_rate)``.
+    """
+
+    _feature_training: ClassVar[Recipe]
+    _image_training: ClassVar[Recipe]
+    _head_fit: ClassVar[Recipe]
+
+    init: str
+    fine_tune: bool | str
+
+    def _own_phases(self) -> list[str]:
+        return ["clustering"] if self._takes_images() else ["start", "clustering"]
+
+    def _fine_tunes(self) -> bool:
+        return bool(self._resolve(self.fine_tune, features=False, images=True))
+
+    def _count_parts(self, name: str, n_samples: int) -> int:
+        """Return the size of the fine partition that the parameter of this name asks for."""
+        wanted = getattr(self, name)
+        if wanted == "auto":
+            # Four for each cluster, as in MiniClustering's paper, as long as five samples are left
+            # for each.
+            return max(min(4 * self.n_clusters, n_samples // 5), self.n_clusters)
+        if int(wanted) < self.n_clusters:
+            raise ValueError(
+                f"{name}={wanted} should be >= n_clusters={self.n_clusters}: they are parts of "
+                "clusters. Raise it, or use 'auto'."
+            )
+        return min(int(wanted), n_samples)
+
+    def _start(
+        self,
+        objective: Any,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Start the heads from partitions of the embedding."""
+        generator = trainer.generator("partitions")
+        embedding = self._embed(objective, source)
+        mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
+        init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
+        candidates = candidate_partitions(embedding, mini, views, self.n_clusters, init, generator)
+        name = choose_partition(candidates, source, objective.model, self.n_clusters)
+        labels = candidates[name]
+        objective.start(embedding, labels, mini.labels)
+        if isinstance(views, NeighborViews):
+            nodes = views.rows.to(labels.device)
+            neighbors = views.neighbors.to(labels.device)
+            smoothed = propagate_labels(labels[nodes], neighbors, self.n_clusters)
+            head = objective.model.head
+            fit_head(head, embedding[nodes], smoothed, self._head_fit, trainer, report)
+
+    def _train(
+        self,
+        objective: Any,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        recipe = self._by_kind(features=self._feature_training, images=self._image_training)
+        n = len(views)
+        batch_size = min(_given(self.batch_size, recipe.batch_size), n)
+        epochs = _given(self.max_epochs, recipe.epochs(n, batch_size))
+        rate = _given(self.learning_rate, recipe.learning_rate)
+        trained_views: PairedViews | EmbeddedViews = views
+        if not self._fine_tunes():
+            trained_views = self._freeze(views, objective, source)
+        with report.phase("clustering", epochs, lambda: self._fitted_attributes(objective)) as hook:
+            trainer.run(
+                Phase(
+                    name="clustering",
+                    objective=objective,
+                    views=trained_views,
+                    n_samples=n,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    parameter_groups=objective.parameter_groups(rate),
+                    optimizer=torch.optim.Adam,
+                    schedule=self._by_kind(features=cosine, images=constant),
+                    hook=hook,
+                )
+            )
+
+    def _freeze(
+        self, views: PairedViews, objective: Any, source: Source
+    ) -> PairedViews | EmbeddedViews:
+        """Return views that are embeddings already; of feature arrays each sample's only once."""
+        if isinstance(views, NeighborViews):
+            embedding = ResidentSource(self._embed(objective, source))
+            return NeighborViews(embedding, nn.Identity(), views.neighbors, views.rows)
+        return EmbeddedViews(views, objective.model.embedding)
+
+    def _embed(self, objective: Any, source: Source) -> Tensor:
+        """Return the embedding of all samples, on the device."""
+        batches = infer(objective.model, source)
+        return torch.cat([embedding for embedding, _ in batches]).to(source.device)
+
+    def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
+        """Return what the user gave, or for "auto" the default for this kind of data."""
+        return self._by_kind(features=features, images=images) if value == "auto" else value
+
+    def _by_kind(self, *, features: Any, images: Any) -> Any:
+        """Return the default for the kind of data that fit was given."""
+        return images if self._takes_images() else features
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value == "auto" else value
