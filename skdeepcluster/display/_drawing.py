@@ -1,0 +1,63 @@
+"""What all displays share, so that they look alike. Only drawing imports matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+
+def given_or_new_axes(ax: Axes | None) -> Axes:
+    """`ax` itself, or the axes of a new square figure."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "Displays are drawn with matplotlib, which is not installed; install it with: "
+            "pip install 'skdeepcluster[display]'"
+        ) from error
+    if ax is not None:
+        return ax
+    _, new_axes = plt.subplots(figsize=(5, 5), layout="constrained")
+    return new_axes
+
+
+def legend_label(name: str | None, score_name: str, score: float | None) -> str | None:
+    """Name and score for the legend, either or both; None for neither."""
+    if score is None:
+        return name
+    text = f"{score_name} = {score:.3f}"
+    return text if name is None else f"{name} ({text})"
+
+
+def plot_curve(
+    ax: Axes,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    label: str | None,
+    style: dict[str, Any],
+    line_options: dict[str, Any],
+) -> Line2D:
+    """Draw one line; `line_options` of the user override our `style`, short names like "c" too."""
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
+
+    options = {"label": label} | style | normalize_kwargs(line_options, Line2D)
+    (line,) = ax.plot(x, y, **options)
+    return line
+
+
+def finish_axes(ax: Axes, xlabel: str, ylabel: str) -> None:
+    """Limits, labels and legend where both directions are shares."""
+    # Room for what lies on the edge: much of what is drawn does, and half a marker looks like less.
+    limits, ticks = (-0.04, 1.04), np.linspace(0, 1, 6)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=limits, ylim=limits, xticks=ticks, yticks=ticks)
+    ax.set_aspect("equal")
+    if ax.get_legend_handles_labels()[0]:
+        # Away from the curves as far as there is room, and legible where there is none.
+        ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.8)
