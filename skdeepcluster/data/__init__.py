@@ -13,7 +13,8 @@ from skdeepcluster.data._sources import (
     ordered_batches,
     value_range,
 )
-from skdeepcluster.data._views import AugmentedViews, EmbeddedViews, NeighborViews
+from skdeepcluster.data._strong_views import StrongImageViews
+from skdeepcluster.data._views import AugmentedViews, EmbeddedViews, NeighborViews, unchanged
 
 __all__ = [
     "RESIDENT_SHARE",
@@ -25,9 +26,11 @@ __all__ = [
     "RandomImageViews",
     "ResidentSource",
     "Source",
+    "StrongImageViews",
     "free_memory",
     "moments",
     "open_array",
     "ordered_batches",
+    "unchanged",
     "value_range",
 ]

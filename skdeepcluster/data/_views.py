@@ -1,16 +1,16 @@
-"""Two views of each sample: what an objective is to treat as the same."""
+"""Views of each sample: what an objective is to treat as the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.data._image_views import RandomImageViews
 from skdeepcluster.data._sources import Source
 
-Views = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Views = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class NeighborViews:
@@ -53,7 +53,7 @@ class NeighborViews:
 
 
 class AugmentedViews:
-    """Two random augmentations of an image.
+    """Random augmentations of an image.
 
     Parameters
     ----------
@@ -61,24 +61,31 @@ class AugmentedViews:
         Images to draw from.
     prepare : nn.Module
         Maps them to [0, 1].
-    augment : RandomImageViews
-        Draws one view of each image of a batch.
+    augmentations : sequence of callable
+        Each draws one view of every image of a batch.
     """
 
-    def __init__(self, source: Source, prepare: nn.Module, augment: RandomImageViews) -> None:
+    def __init__(
+        self, source: Source, prepare: nn.Module, augmentations: Sequence[Augmentation]
+    ) -> None:
         self.source = source
         self.prepare = prepare
-        self.augment = augment
+        self.augmentations = augmentations
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.source)
 
     @torch.no_grad()
-    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return two views of some images."""
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return the views of some images, one per augmentation."""
         images = self.prepare(self.source.rows(index))
-        return self.augment(images, generator), self.augment(images, generator)
+        return tuple(augment(images, generator) for augment in self.augmentations)
+
+
+def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the images as they are: the clean view."""
+    return images
 
 
 class EmbeddedViews:
@@ -97,7 +104,6 @@ class EmbeddedViews:
         self.embedding = embedding
 
     @torch.no_grad()
-    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the embeddings of two views of some samples."""
-        first, second = self.views(index, generator)
-        return self.embedding(first), self.embedding(second)
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return the embeddings of the views of some samples."""
+        return tuple(self.embedding(view) for view in self.views(index, generator))

@@ -1,4 +1,4 @@
-"""Image operations against torchvision one image at a time, and the distributions of draws."""
+"""The distributions of draws, and views as chains of operations."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from skdeepcluster.data import _image_views
-from skdeepcluster.data._image_views import (
-    RandomImageViews,
+from skdeepcluster.data._image_operations import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    draw_crops,
-    greyscale,
     resized_crop,
 )
+from skdeepcluster.data._image_views import RandomImageViews, draw_crops
 
 JITTER = {
     "brightness": (adjust_brightness, tv.adjust_brightness),
@@ -54,119 +52,6 @@ def per_image(operation, images, *parameters):
             for i, image in enumerate(images)
         ]
     )
-
-
-# Operations ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(12, 17), (32, 32), (5, 4), (1, 1)], ids=str)
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_resized_crop(size, channels):
-    images = random_images(40, channels)
-    top, left, height, width = draw_default_crops(40, (12, 17), generator=seeded())
-    flip = torch.rand(40, generator=seeded(1)) < 0.5
-
-    def expected(image, top, left, height, width, flip):
-        box = tv.resized_crop(
-            image, int(top), int(left), int(height), int(width), list(size), antialias=False
-        )
-        return tv.horizontal_flip(box) if flip else box
-
-    torch.testing.assert_close(
-        resized_crop(images, top, left, height, width, size, flip),
-        per_image(expected, images, top, left, height, width, flip),
-        rtol=0,
-        atol=1e-5,
-    )
-
-
-def test_enlarging_crops_are_the_same_with_antialiasing():
-    images = random_images(40)
-    boxes = draw_default_crops(40, (12, 17), generator=seeded())
-
-    def expected(image, *box):
-        return tv.resized_crop(image, *map(int, box), [20, 20], antialias=True)
-
-    torch.testing.assert_close(
-        resized_crop(images, *boxes, 20), per_image(expected, images, *boxes), rtol=0, atol=1e-5
-    )
-
-
-def test_whole_box_is_the_identity():
-    images = random_images()
-    zero, height, width = (torch.full((16,), side) for side in (0, 12, 17))
-    whole = partial(resized_crop, images, zero, zero, height, width, (12, 17))
-    torch.testing.assert_close(whole(), images, rtol=0, atol=1e-5)
-    mirrored = whole(torch.ones(16, dtype=torch.bool))
-    torch.testing.assert_close(mirrored, images.flip(-1), rtol=0, atol=1e-5)
-
-
-def test_crops_never_see_beyond_their_box():
-    images = torch.ones(1, 1, 8, 8)
-    images[:, :, 2:5, 3:6] = 0.25
-    box = (torch.tensor([side]) for side in (2, 3, 3, 3))
-    torch.testing.assert_close(resized_crop(images, *box, 16), torch.full((1, 1, 16, 16), 0.25))
-
-
-@pytest.mark.parametrize("name", JITTER)
-def test_jitter_operation(name):
-    ours, theirs = JITTER[name]
-    images = random_images(60)
-    if name == "hue":
-        factor = torch.linspace(-0.5, 0.5, 60)[torch.randperm(60, generator=seeded())]
-    else:
-        factor = torch.rand(60, generator=seeded()) * 2.5
-    before = images.clone()
-    torch.testing.assert_close(
-        ours(images, factor), per_image(theirs, images, factor), rtol=0, atol=3e-6
-    )
-    assert torch.equal(images, before)
-
-
-@pytest.mark.parametrize("turn", [-0.5, -1 / 3, -1 / 6, 0, 1 / 6, 1 / 3, 0.5])
-def test_hue_of_pure_greyish_and_equal_channels(turn):
-    levels = torch.tensor([0, 1e-7, 0.2, 0.5, 1 - 1e-6, 1])
-    images = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 6, 36)
-    torch.testing.assert_close(
-        adjust_hue(images, torch.tensor([turn])), tv.adjust_hue(images, turn), rtol=0, atol=3e-6
-    )
-
-
-@pytest.mark.parametrize("name", JITTER)
-def test_neutral_factor_is_the_identity(name):
-    images = random_images()
-    neutral = torch.full((16,), 0.0 if name == "hue" else 1.0)
-    torch.testing.assert_close(JITTER[name][0](images, neutral), images, rtol=0, atol=3e-6)
-
-
-@pytest.mark.parametrize("name", ["brightness", "contrast"])
-def test_jitter_of_one_channel(name):
-    ours, theirs = JITTER[name]
-    images, factor = random_images(channels=1), torch.linspace(0, 2, 16)
-    torch.testing.assert_close(ours(images, factor), per_image(theirs, images, factor))
-
-
-def test_contrast_of_four_channels_moves_from_the_plain_mean():
-    images = random_images(channels=4)
-    flat = adjust_contrast(images, torch.zeros(16))
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    torch.testing.assert_close(flat, mean.expand_as(images))
-
-
-@pytest.mark.parametrize("channels", [1, 2, 4])
-@pytest.mark.parametrize("operation", [adjust_saturation, adjust_hue, greyscale])
-def test_no_colour_operation_without_colour(operation, channels):
-    images = random_images(channels=channels)
-    parameter = torch.ones(16, dtype=torch.bool if operation is greyscale else torch.float32)
-    assert torch.equal(operation(images, parameter), images)
-
-
-def test_greyscale():
-    images = random_images()
-    mask = torch.rand(16, generator=seeded()) < 0.5
-    grey = greyscale(images, mask)
-    torch.testing.assert_close(grey[mask], tv.rgb_to_grayscale(images[mask], 3))
-    assert torch.equal(grey[~mask], images[~mask])
 
 
 # Drawing ---------------------------------------------------------------------------------------
@@ -372,6 +257,16 @@ def test_everything_off_is_the_identity():
     )
     images = random_images(height=15, width=15)
     torch.testing.assert_close(views(images, seeded()), images, rtol=0, atol=1e-5)
+
+
+def test_crop_and_flip_only():
+    """The weak view of CDC: nothing but the sampling step."""
+    images = random_images(64)
+    views = RandomImageViews(jitter=(0, 0, 0, 0), grey_probability=0)(images, seeded())
+    generator = seeded()
+    crops = draw_default_crops(64, (12, 17), generator=generator)
+    flip = torch.rand(64, generator=generator) < 0.5
+    torch.testing.assert_close(views, resized_crop(images, *crops, (12, 17), flip).clamp(0, 1))
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -10,6 +10,7 @@ from skdeepcluster.data import (
     NeighborViews,
     RandomImageViews,
     ResidentSource,
+    unchanged,
 )
 from skdeepcluster.numerics import nearest_neighbors
 
@@ -37,7 +38,7 @@ def neighbor_views(n=30, k=4, rows=None):
 
 def image_views():
     images = torch.rand(10, 3, 8, 8, generator=seeded(9))
-    return AugmentedViews(ResidentSource(images), nn.Identity(), RandomImageViews())
+    return AugmentedViews(ResidentSource(images), nn.Identity(), 2 * [RandomImageViews()])
 
 
 def test_the_second_view_is_a_neighbour_of_the_first():
@@ -70,17 +71,17 @@ def test_nodes_may_be_a_part_of_the_rows():
 def test_both_images_are_made_from_the_rows_asked_for():
     images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 4, 4).contiguous()
 
-    class Unchanged(nn.Module):
-        def forward(self, x, generator):
-            return x + torch.rand(len(x), 1, 1, 1, generator=generator)
+    def shift(x, generator):
+        return x + torch.rand(len(x), 1, 1, 1, generator=generator)
 
-    views = AugmentedViews(ResidentSource(images), Double(), Unchanged())
+    views = AugmentedViews(ResidentSource(images), Double(), [shift, shift, unchanged])
     assert len(views) == 6
     index = torch.tensor([5, 2])
-    first, second = views(index, seeded())
-    for view in (first, second):
+    first, second, clean = views(index, seeded())
+    for view in (first, second, clean):
         assert torch.equal(view[:, 0, 0, 0].floor().long(), 2 * index)
     assert not torch.equal(first, second)
+    assert torch.equal(clean, 2 * images[index])
 
 
 @pytest.mark.parametrize("make", [neighbor_views, image_views])
