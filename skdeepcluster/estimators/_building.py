@@ -138,7 +138,7 @@ def build_views(
     """
     n = len(source)
     if len(source.sample_shape) == 3:
-        return AugmentedViews(source, prepare, RandomImageViews())
+        return AugmentedViews(source, prepare, 2 * [RandomImageViews()])
     rows = torch.randperm(n, generator=generator)[:GRAPH_ROWS].sort().values
     n_neighbors = min(max(len(rows) // (4 * n_clusters), 3), 10)
     features = torch.cat([prepare(source.rows(index)) for index in torch.split(rows, 4096)])

@@ -230,6 +230,10 @@ class MiniClustering(TwoStageClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _own_phases(self) -> list[str]:
+        # A head that starts from the centres of k-means is exact already.
+        return ["clustering"] if self._takes_images() else super()._own_phases()
+
     def _make_objective(self, model: ClusterModel, n_samples: int) -> MiniObjective:
         return MiniObjective(
             model,

@@ -9,20 +9,11 @@ from skdeepcluster.data import NeighborViews, Source
 from skdeepcluster.estimators._building import PairedViews, Recipe
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.networks import ClusterModel
-from skdeepcluster.numerics import (
-    KMeansResult,
-    average_linkage,
-    centroid_silhouette,
-    cosine_affinity,
-    kmeans,
-    neighbor_affinity,
-)
+from skdeepcluster.numerics import KMeansResult, best_separated, kmeans, merged_partitions
 from skdeepcluster.objectives import HeadFit
 from skdeepcluster.training import Phase, Trainer, cosine
 
 KMEANS_RUNS = 3
-# The share by which another start has to be better separated than k-means to be preferred.
-KMEANS_MARGIN = 0.02
 JUDGED_ROWS = 2**14
 
 
@@ -53,24 +44,9 @@ def candidate_partitions(
         run = kmeans(embedding, n_clusters, generator=generator, n_init=KMEANS_RUNS)
         candidates["kmeans"] = run.labels
     if init != "kmeans":
-        candidates |= _merge(mini, views, n_clusters)
+        graph = (views.neighbors, views.rows) if isinstance(views, NeighborViews) else ()
+        candidates |= merged_partitions(mini, n_clusters, *graph)
     return candidates
-
-
-def _merge(mini: KMeansResult, views: PairedViews, n_clusters: int) -> dict[str, Tensor]:
-    """Merge mini-clusters, by the likeness of their centres and by shared neighbours."""
-    n_mini = len(mini.centers)
-    sizes = torch.bincount(mini.labels, minlength=n_mini)
-    affinities = {"centers": (cosine_affinity(mini.centers, sizes), sizes)}
-    if isinstance(views, NeighborViews):
-        nodes = mini.labels.cpu()[views.rows]
-        node_sizes = torch.bincount(nodes, minlength=n_mini)
-        edges = neighbor_affinity(views.neighbors, nodes, n_mini)
-        affinities["neighbors"] = (edges, node_sizes)
-    return {
-        name: average_linkage(affinity, size, n_clusters).to(mini.labels)[mini.labels]
-        for name, (affinity, size) in affinities.items()
-    }
 
 
 def choose_partition(
@@ -83,17 +59,14 @@ def choose_partition(
     if len(candidates) == 1:
         return next(iter(candidates))
     rows = torch.linspace(0, len(source) - 1, min(len(source), JUDGED_ROWS)).round().long()
-    features = torch.cat(
-        [model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
-    ).flatten(1)
-    scores = {
-        name: centroid_silhouette(features, labels[rows.to(labels.device)], n_clusters)
-        for name, labels in candidates.items()
-    }
-    if "kmeans" in scores:
-        # The safer start: another has to be better by more than noise.
-        scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])
-    return max(scores, key=lambda name: scores[name])
+    judged = {name: labels[rows.to(labels.device)] for name, labels in candidates.items()}
+    return best_separated(judged, prepared_rows(model, source, rows), n_clusters)
+
+
+def prepared_rows(model: ClusterModel, source: Source, rows: Tensor) -> Tensor:
+    """Return samples as the encoder gets them, flat."""
+    parts = [model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
+    return torch.cat(parts).flatten(1)
 
 
 def fit_head(

@@ -13,15 +13,16 @@ from skdeepcluster.estimators._building import PairedViews, Recipe
 from skdeepcluster.estimators._inference import infer
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._start import candidate_partitions, choose_partition, fit_head
-from skdeepcluster.numerics import kmeans, propagate_labels
+from skdeepcluster.networks import ClusterModel
+from skdeepcluster.numerics import KMeansResult, kmeans, propagate_labels
 from skdeepcluster.training import Phase, Trainer, constant, cosine
 
 
 class TwoStageClusterer(DeepClusterer):
     """Base of the methods that pretrain an encoder, partition its embedding and train heads.
 
-    A method gives its objective and its recipes. The objective has ``start(embedding, labels,
-    mini_labels)`` and ``parameter_groups(learning_rate)``.
+    A method gives its objective and its recipes. The objective has ``n_parts``,
+    ``start(embedding, labels, mini_labels, generator)`` and ``parameter_groups(learning_rate)``.
     """
 
     _feature_training: ClassVar[Recipe]
@@ -32,7 +33,7 @@ class TwoStageClusterer(DeepClusterer):
     fine_tune: bool | str
 
     def _own_phases(self) -> list[str]:
-        return ["clustering"] if self._takes_images() else ["start", "clustering"]
+        return ["start", "clustering"]
 
     def _fine_tunes(self) -> bool:
         return bool(self._resolve(self.fine_tune, features=False, images=True))
@@ -63,17 +64,31 @@ class TwoStageClusterer(DeepClusterer):
         generator = trainer.generator("partitions")
         embedding = self._embed(objective, source)
         mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
+        labels = None
+        if self.init != "random":
+            labels = self._partition(embedding, mini, views, objective.model, source, generator)
+        objective.start(embedding, labels, mini.labels, generator)
+        if labels is not None and "start" in self._own_phases():
+            if isinstance(views, NeighborViews):
+                nodes = views.rows.to(labels.device)
+                neighbors = views.neighbors.to(labels.device)
+                labels = propagate_labels(labels[nodes], neighbors, self.n_clusters)
+                embedding = embedding[nodes]
+            fit_head(objective.model.head, embedding, labels, self._head_fit, trainer, report)
+
+    def _partition(
+        self,
+        embedding: Tensor,
+        mini: KMeansResult,
+        views: PairedViews,
+        model: ClusterModel,
+        source: Source,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the partition that ``init`` asks for."""
         init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
         candidates = candidate_partitions(embedding, mini, views, self.n_clusters, init, generator)
-        name = choose_partition(candidates, source, objective.model, self.n_clusters)
-        labels = candidates[name]
-        objective.start(embedding, labels, mini.labels)
-        if isinstance(views, NeighborViews):
-            nodes = views.rows.to(labels.device)
-            neighbors = views.neighbors.to(labels.device)
-            smoothed = propagate_labels(labels[nodes], neighbors, self.n_clusters)
-            head = objective.model.head
-            fit_head(head, embedding[nodes], smoothed, self._head_fit, trainer, report)
+        return candidates[choose_partition(candidates, source, model, self.n_clusters)]
 
     def _train(
         self,
@@ -88,6 +103,7 @@ class TwoStageClusterer(DeepClusterer):
         batch_size = min(_given(self.batch_size, recipe.batch_size), n)
         epochs = _given(self.max_epochs, recipe.epochs(n, batch_size))
         rate = _given(self.learning_rate, recipe.learning_rate)
+        views = self._training_views(views)
         trained_views: PairedViews | EmbeddedViews = views
         if not self._fine_tunes():
             trained_views = self._freeze(views, objective, source)
@@ -106,6 +122,10 @@ class TwoStageClusterer(DeepClusterer):
                     hook=hook,
                 )
             )
+
+    def _training_views(self, views: PairedViews) -> PairedViews:
+        """Return the views of the clustering phase; those of the pretraining by default."""
+        return views
 
     def _freeze(
         self, views: PairedViews, objective: Any, source: Source

@@ -7,7 +7,7 @@ from skdeepcluster.networks._embedding import (
     Standardize,
     multilayer_perceptron,
 )
-from skdeepcluster.networks._heads import PrototypeHead
+from skdeepcluster.networks._heads import PrototypeHead, PrototypePerceptron
 from skdeepcluster.networks._teacher import EMATeacher
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "EMATeacher",
     "EmbeddingNetwork",
     "PrototypeHead",
+    "PrototypePerceptron",
     "Standardize",
     "build_backbone",
     "is_pretrained",

@@ -2,6 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize, relu
+
+from skdeepcluster.numerics import cluster_means, kmeans
 
 
 class PrototypeHead(nn.Linear):
@@ -32,5 +35,92 @@ class PrototypeHead(nn.Linear):
         scale : float
             Length of the weight vectors, the inverse of the softmax temperature.
         """
-        self.weight.copy_(scale * nn.functional.normalize(centers, dim=1))
+        self.weight.copy_(scale * normalize(centers, dim=1))
         self.bias.zero_()
+
+
+class PrototypePerceptron(nn.Module):
+    """A head with one hidden layer, whose rows start as centres of the data.
+
+    Parameters
+    ----------
+    embedding_dim : int
+        Number of embedding dimensions.
+    n_hidden : int
+        Number of hidden units.
+    n_clusters : int
+        Number of outputs.
+    """
+
+    # Length of the logits of a typical sample at the start.
+    START_SCALE = 10.0
+    # The hidden centres are only a start: so many rows for each, and a few iterations, are enough.
+    ROWS_PER_UNIT = 16
+    KMEANS_ITERATIONS = 10
+    CHUNK_ROWS = 2**13
+
+    def __init__(self, embedding_dim: int, n_hidden: int, n_clusters: int) -> None:
+        super().__init__()
+        # Batch normalisation brings its own shift.
+        self.hidden = nn.Linear(embedding_dim, n_hidden, bias=False)
+        self.norm = nn.BatchNorm1d(n_hidden)
+        self.output = nn.Linear(n_hidden, n_clusters)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the cluster logits."""
+        logits: Tensor = self.output(self._activate(embedding))
+        return logits
+
+    def _activate(self, embedding: Tensor) -> Tensor:
+        return relu(self.norm(self.hidden(embedding)))
+
+    @torch.no_grad()
+    def start_from(self, embedding: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Set the hidden layer to centres of k-means, the output layer to cluster centres.
+
+        Parameters
+        ----------
+        embedding : Tensor of shape (n_samples, embedding_dim)
+            At least ``n_hidden`` samples.
+        labels : Tensor of shape (n_samples,), int64
+            A partition into at most ``n_clusters`` clusters.
+        generator : torch.Generator
+            Source of the randomness of k-means.
+        """
+        self.eval()
+        self._start_hidden(embedding, generator)
+        n_clusters = self.output.out_features
+        sums = embedding.new_zeros(n_clusters, self.hidden.out_features)
+        length = embedding.new_zeros(())
+        for index in torch.split(torch.arange(len(embedding)), self.CHUNK_ROWS):
+            activations = self._activate(embedding[index])
+            means, counts = cluster_means(activations, labels[index], n_clusters)
+            sums += means * counts[:, None]
+            length += activations.norm(dim=1).sum()
+        scale = self.START_SCALE * len(embedding) / length.clamp(min=1e-12)
+        self.output.weight.copy_(scale * normalize(sums, dim=1))
+        self.output.bias.zero_()
+
+    def _start_hidden(self, embedding: Tensor, generator: torch.Generator) -> None:
+        """Start from k-means in the standardised embedding, each sample scaled to unit length."""
+        n_hidden = self.hidden.out_features
+        mean, deviation = embedding.mean(dim=0), embedding.std(dim=0, correction=0)
+        deviation = torch.where(deviation > 0, deviation, 1.0)
+        rows = torch.randperm(len(embedding), generator=generator)[: self.ROWS_PER_UNIT * n_hidden]
+        directions = normalize((embedding[rows] - mean) / deviation, dim=1)
+        centers = kmeans(
+            directions, n_hidden, generator=generator, n_init=1, max_iter=self.KMEANS_ITERATIONS
+        ).centers
+        # The weights take up the scale; the shift is the normalisation's.
+        weight = centers / deviation
+        centered = embedding - mean
+        covariance = centered.T @ centered / len(embedding)
+        self.hidden.weight.copy_(weight)
+        self.norm.running_mean = weight @ mean
+        self.norm.running_var = ((weight @ covariance) * weight).sum(dim=1)
+
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """Renumber the clusters: the new cluster i is the old ``order[i]``."""
+        for parameter in self.output.parameters():
+            parameter.copy_(parameter[order])

@@ -1,20 +1,24 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
 from skdeepcluster.numerics._contingency import contingency_table
-from skdeepcluster.numerics._kmeans import KMeansResult, cluster_means, kmeans
+from skdeepcluster.numerics._kmeans import KMeansResult, cluster_means, kmeans, nearest_center
 from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
 from skdeepcluster.numerics._neighbors import nearest_neighbors
+from skdeepcluster.numerics._partitions import best_separated, merged_partitions
 from skdeepcluster.numerics._propagation import propagate_labels
 from skdeepcluster.numerics._silhouette import centroid_silhouette
 
 __all__ = [
     "KMeansResult",
     "average_linkage",
+    "best_separated",
     "centroid_silhouette",
     "cluster_means",
     "contingency_table",
     "cosine_affinity",
     "kmeans",
+    "merged_partitions",
+    "nearest_center",
     "nearest_neighbors",
     "neighbor_affinity",
     "propagate_labels",

@@ -1,5 +1,14 @@
 """Objectives: one file per method, pure loss functions and the heads and state they need."""
 
+from skdeepcluster.objectives._calibrated import (
+    CalibratedObjective,
+    calibration_loss,
+    candidates_per_cluster,
+    region_targets,
+    select_above,
+    select_confident,
+    size_divergence,
+)
 from skdeepcluster.objectives._contrastive import ContrastiveObjective, info_nce
 from skdeepcluster.objectives._mini import (
     HeadFit,
@@ -12,13 +21,20 @@ from skdeepcluster.objectives._mini import (
 )
 
 __all__ = [
+    "CalibratedObjective",
     "ContrastiveObjective",
     "HeadFit",
     "MiniObjective",
     "alignment_loss",
+    "calibration_loss",
+    "candidates_per_cluster",
     "class_weights",
     "info_nce",
     "marginal_loss",
     "pseudo_labels",
+    "region_targets",
+    "select_above",
+    "select_confident",
     "self_training_loss",
+    "size_divergence",
 ]

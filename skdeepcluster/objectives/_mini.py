@@ -234,7 +234,9 @@ class MiniObjective(nn.Module):
         return cast("PrototypeHead", self.model.head)
 
     @torch.no_grad()
-    def start(self, embedding: Tensor, labels: Tensor, mini_labels: Tensor) -> None:
+    def start(
+        self, embedding: Tensor, labels: Tensor, mini_labels: Tensor, generator: torch.Generator
+    ) -> None:
         """Start heads and table from a partition and a fine partition of the data.
 
         Parameters
@@ -243,6 +245,8 @@ class MiniObjective(nn.Module):
             Embedding of all samples.
         labels, mini_labels : Tensor of shape (n_samples,), int64
             The partitions, into at most K and M parts.
+        generator : torch.Generator
+            For heads whose start is random; these are not.
         """
         for head, partition in ((self.target_head, labels), (self.mini_head, mini_labels)):
             centers, _ = cluster_means(embedding, partition, head.out_features)

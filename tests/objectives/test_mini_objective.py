@@ -168,7 +168,7 @@ def make_objective(n_clusters=3, n_mini=6, width=4, **changes):
     torch.manual_seed(0)
     z = nn.functional.normalize(torch.randn(60, width), dim=1)
     labels, mini = torch.arange(60) % n_clusters, torch.arange(60) % n_mini
-    objective.start(z, labels, mini)
+    objective.start(z, labels, mini, torch.Generator())
     return objective, z
 
 

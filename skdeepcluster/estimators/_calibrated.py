@@ -1,0 +1,267 @@
+"""CalibratedDeepClustering: clusters with confidences that can be trusted."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from skdeepcluster.data import (
+    AugmentedViews,
+    Source,
+    StrongImageViews,
+    unchanged,
+)
+from skdeepcluster.estimators._base import DeepClusterer
+from skdeepcluster.estimators._building import PairedViews, Recipe
+from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._two_stage import TwoStageClusterer
+from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.networks import ClusterModel
+from skdeepcluster.objectives import CalibratedObjective
+from skdeepcluster.training import Trainer
+
+# Units of the heads' hidden layer, as in the paper, as long as there are so many samples.
+N_HIDDEN = 512
+
+
+class CalibratedDeepClustering(TwoStageClusterer):
+    """Cluster with two heads: one finds the clusters, the other how far to trust them.
+
+    The embedding of the data is divided into small regions. The calibration head learns, for every
+    sample, the mean prediction of the clustering head in the sample's region: where neighbours
+    disagree, it is unsure. Its confidences decide which samples the clustering head learns from,
+    and how many: of a cluster's candidates as many as the sum of their confidences says are right.
+
+    On feature arrays a strong view is one of a sample's nearest neighbours, and a short
+    contrastive pretraining of a small encoder comes first. On images it is a random crop, changed
+    by four random operations, with a square cut out.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters K.
+    init : {"auto", "kmeans", "merged", "random"}, default="auto"
+        Partition of the embedding from which the heads start: prototypes of the data in the hidden
+        layer, and of the clusters in the output layer. "kmeans" is k-means; "merged" merges small
+        clusters, which suits unequal sizes; "auto" takes, on feature arrays, the one whose clusters
+        are best separated in the features as they came, and k-means on images. "random" leaves the
+        heads as they are, an ablation of the paper.
+    n_regions : int or "auto", default="auto"
+        Number of regions of the data set, at least `n_clusters`. "auto" is four for each cluster,
+        as long as five samples are left for each. The paper chose 40 to 1000 by data set.
+    selection : {"proportional", "balanced"}, default="proportional"
+        Expected cluster sizes. They bound the number of samples each cluster may propose as
+        pseudo-labels, and the mean prediction of the calibration head is drawn to them. "balanced"
+        expects equal sizes, as the paper; "proportional" those of the start.
+    confidence_threshold : float or None, default=None
+        Select every sample surer than this instead; an ablation of the paper.
+    entropy_weight : float, default=1.0
+        Weight of the term that draws the mean prediction of the calibration head to the expected
+        cluster sizes (w_en); 0 turns it off. The paper's value.
+    calibration_head : bool, default=True
+        False leaves the clustering head to judge itself; an ablation of the paper.
+    stop_gradient : bool, default=True
+        False lets the calibration head's loss reach the encoder; an ablation of the paper. It makes
+        no difference where the encoder is not trained.
+    fine_tune : bool or "auto", default="auto"
+        Whether the encoder is trained along with the heads, at half their rate. "auto" is True for
+        images, whose augmentations tell the encoder something new, and False for feature arrays.
+    backbone : "auto", str, path or nn.Module, default="auto"
+        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
+        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
+        Images of up to 64 pixels get a first layer with stride 1.
+    pretrained : bool or path, default=False
+        True loads timm's published weights (from its cache, or the network); a path is a file of
+        weights for the named backbone.
+    pretraining : "auto" or None, default="auto"
+        "auto" pretrains the encoder by contrast: neighbours for feature arrays, augmentations for
+        images, unless the backbone comes with weights. None does not; feature arrays are then
+        clustered as they are.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data in the clustering phase; 0 keeps the start. "auto" is about 100 steps
+        for feature arrays, fewer for small ones, and 10 passes for images (the paper: 100).
+        The last epoch is kept, whatever its result.
+    batch_size : int or "auto", default="auto"
+        Samples per step of the clustering phase. "auto" is 512 for feature arrays and 1000, the
+        paper's, for images.
+    learning_rate : float or "auto", default="auto"
+        Of Adam for the heads in the clustering phase. "auto" is 0.001, falling to zero, for feature
+        arrays and 1e-4, constant, for images (the paper's).
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    precision : str, default="auto"
+        "auto" is "bf16-mixed" for images on CUDA devices that can, "32-true" otherwise.
+    num_workers : int, default=0
+        Threads that read the items of a Dataset or image files; 0 reads them one by one.
+    checkpoint_dir : path or None, default=None
+        Folder to which the state is written after each epoch. The same call resumes from there and
+        ends with the labels of an uninterrupted fit.
+    warm_start : bool, default=False
+        Whether to go on from the networks of the last fit instead of starting anew.
+    random_state : int, RandomState instance or None, default=None
+        Source of all randomness. An int gives the same labels, bit for bit, on the same machine
+        with the same number of threads.
+    verbose : int, default=0
+        Print one line per epoch if positive.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,), int64
+        Cluster of each training sample, numbered from zero without gaps.
+    cluster_sizes_ : ndarray of shape (n_clusters,), int64
+        Number of training samples in each cluster; clusters that were lost come last, with 0.
+    cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
+        Mean embedding of each cluster.
+    class_weights_ : ndarray of shape (n_clusters,)
+        Number of regions over how many of them a cluster occupies: small for large classes, as in
+        MiniClustering.
+    history_ : list of dict
+        One record per epoch: phase, epoch, losses, share of selected samples, learning
+        rate, seconds.
+    n_iter_ : int
+        Epochs of the clustering phase.
+    n_skipped_steps_ : int
+        Batches of which nothing was selected, which changed nothing.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+        Numbers per sample.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string names for all.
+    image_shape_ : tuple of int
+        Channels, height and width of an image; for images only.
+    paths_ : list of str
+        The image files in the order of ``labels_``, if X was read from files.
+
+    See Also
+    --------
+    MiniClustering : For long-tailed data.
+    sklearn.mixture.GaussianMixture : What to compare confidences with.
+
+    Notes
+    -----
+    Regions are those of one k-means on the whole data set; where the encoder is trained, they
+    follow it by one pass of k-means per batch. The paper clusters each batch anew with ten runs of
+    k-means, most of the time of its training step.
+
+    References
+    ----------
+    Y. Jia, J. Cheng, et al. "Towards calibrated deep clustering network." International Conference
+    on Learning Representations (ICLR), 2025.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdeepcluster import CalibratedDeepClustering
+    >>> X, _ = load_digits(n_class=3, return_X_y=True)
+    >>> model = CalibratedDeepClustering(n_clusters=3, random_state=0).fit(X)
+    >>> sorted(model.cluster_sizes_.tolist())
+    [177, 177, 183]
+    >>> confidence = model.predict_proba(X).max(axis=1)
+    >>> bool(confidence.min() > 1 / 3)
+    True
+    """
+
+    _feature_training = Recipe(batch_size=512, learning_rate=1e-3, max_steps=100)
+    _image_training = Recipe(batch_size=1000, learning_rate=1e-4, image_epochs=10)
+    _head_fit = Recipe(batch_size=512, learning_rate=1e-2, max_steps=60)
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeepClusterer._parameter_constraints,
+        "init": [one_of("auto", "kmeans", "merged", "random")],
+        "n_regions": [one_of("auto"), integer(1)],
+        "selection": [one_of("proportional", "balanced")],
+        "confidence_threshold": [real(0, 1, "left"), None],
+        "entropy_weight": [real(0, None, "left")],
+        "calibration_head": ["boolean"],
+        "stop_gradient": ["boolean"],
+        "fine_tune": [one_of("auto"), "boolean"],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: str = "auto",
+        n_regions: int | str = "auto",
+        selection: str = "proportional",
+        confidence_threshold: float | None = None,
+        entropy_weight: float = 1.0,
+        calibration_head: bool = True,
+        stop_gradient: bool = True,
+        fine_tune: bool | str = "auto",
+        backbone: str | os.PathLike[str] | nn.Module = "auto",
+        pretrained: bool | str | os.PathLike[str] = False,
+        pretraining: str | None = "auto",
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        learning_rate: float | str = "auto",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        num_workers: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_regions = n_regions
+        self.selection = selection
+        self.confidence_threshold = confidence_threshold
+        self.entropy_weight = entropy_weight
+        self.calibration_head = calibration_head
+        self.stop_gradient = stop_gradient
+        self.fine_tune = fine_tune
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.pretraining = pretraining
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.device = device
+        self.precision = precision
+        self.num_workers = num_workers
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _make_objective(self, model: ClusterModel, n_samples: int) -> CalibratedObjective:
+        return CalibratedObjective(
+            model,
+            n_clusters=self.n_clusters,
+            n_regions=self._count_parts("n_regions", n_samples),
+            n_hidden=min(N_HIDDEN, n_samples),
+            proportional=self.selection == "proportional",
+            confidence_threshold=self.confidence_threshold,
+            entropy_weight=self.entropy_weight,
+            calibration_head=self.calibration_head,
+            stop_gradient=self.stop_gradient,
+            fine_tune=self._fine_tunes(),
+        )
+
+    def _own_phases(self) -> list[str]:
+        return ["clustering"] if self.init == "random" else super()._own_phases()
+
+    def _start(
+        self,
+        objective: CalibratedObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Start both heads equal."""
+        super()._start(objective, source, views, trainer, report)
+        objective.copy_head()
+
+    def _training_views(self, views: PairedViews) -> PairedViews:
+        """Return, for images, a clean, a strong and a weak view."""
+        if not isinstance(views, AugmentedViews):
+            return views
+        strong = StrongImageViews()
+        return AugmentedViews(views.source, views.prepare, [unchanged, strong, strong.weak])

@@ -1,0 +1,68 @@
+"""Several partitions of the same data, and the best separated of them."""
+
+import torch
+from torch import Tensor
+
+from skdeepcluster.numerics._kmeans import KMeansResult
+from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
+from skdeepcluster.numerics._silhouette import centroid_silhouette
+
+# The share by which another partition has to be better separated than k-means to be preferred:
+# k-means is the safer one.
+KMEANS_MARGIN = 0.02
+
+
+def merged_partitions(
+    mini: KMeansResult,
+    n_clusters: int,
+    neighbors: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Merge mini-clusters by average linkage, of their centres and of the neighbours they share.
+
+    Parameters
+    ----------
+    mini : KMeansResult
+        Mini-clusters of the data.
+    n_clusters : int
+        How many clusters to leave.
+    neighbors : Tensor of shape (n_nodes, n_neighbors), int64, optional
+        Graph of nearest neighbours; without it only centres are compared.
+    rows : Tensor of shape (n_nodes,), int64, optional
+        The sample behind each node, if the graph does not hold them all in order.
+
+    Returns
+    -------
+    dict of str to Tensor of shape (n_samples,), int64
+        Partitions named "centers" and, given the graph, "neighbors".
+    """
+    n_mini = len(mini.centers)
+    labels = mini.labels.cpu()
+    sizes = torch.bincount(labels, minlength=n_mini)
+    affinities = {"centers": (cosine_affinity(mini.centers, sizes.to(mini.centers.device)), sizes)}
+    if neighbors is not None:
+        nodes = labels if rows is None else labels[rows.cpu()]
+        edges = neighbor_affinity(neighbors.cpu(), nodes, n_mini)
+        affinities["neighbors"] = (edges, torch.bincount(nodes, minlength=n_mini))
+    return {
+        name: average_linkage(affinity, size, n_clusters).to(mini.labels)[mini.labels]
+        for name, (affinity, size) in affinities.items()
+    }
+
+
+def best_separated(candidates: dict[str, Tensor], X: Tensor, n_clusters: int) -> str:
+    """Return the name of the partition with the best median centroid silhouette.
+
+    Parameters
+    ----------
+    candidates : dict of str to Tensor of shape (n_samples,), int64
+        Partitions; one named "kmeans" is preferred unless another is clearly better.
+    X : Tensor of shape (n_samples, n_features)
+        Data in which separation is measured.
+    n_clusters : int
+        Labels are below it.
+    """
+    scores = {name: centroid_silhouette(X, y, n_clusters) for name, y in candidates.items()}
+    if "kmeans" in scores:
+        scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])
+    return max(scores, key=lambda name: scores[name])
