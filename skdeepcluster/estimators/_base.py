@@ -7,7 +7,6 @@ import hashlib
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -22,9 +21,9 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skdeepcluster.calibration import ConfidenceHead, fit_confidence, n_epochs
 from skdeepcluster.data import Source
 from skdeepcluster.estimators._building import (
     PairedViews,
@@ -32,12 +31,8 @@ from skdeepcluster.estimators._building import (
     build_networks,
     build_views,
 )
-from skdeepcluster.estimators._inference import (
-    embed_and_label,
-    entropy,
-    infer,
-    probabilities_of,
-)
+from skdeepcluster.estimators._inference import descriptions, embed_and_label, vote
+from skdeepcluster.estimators._prediction import PredictionMixin
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import (
     integer,
@@ -71,6 +66,8 @@ IMAGE_PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
 # Images take the usual value; on feature arrays 1 gave long tails more room in exploration.
 FEATURE_TEMPERATURE = 1.0
 IMAGE_TEMPERATURE = 0.5
+# More rows than this add nothing to a linear head.
+CALIBRATION_ROWS = 2**14
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
 # Calls between a warning in _warn_about and the line that called fit, decorators included.
@@ -78,6 +75,7 @@ USER_CODE = 7
 
 
 class DeepClusterer(
+    PredictionMixin,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     ClusterMixin,
@@ -102,6 +100,7 @@ class DeepClusterer(
         "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")],
         "num_workers": [integer(0)],
         "checkpoint_dir": [str, os.PathLike, None],
+        "calibrate": ["boolean"],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -116,16 +115,13 @@ class DeepClusterer(
     max_epochs: int | str
     batch_size: int | str
     learning_rate: float | str
-    device: str | torch.device
     precision: str
-    num_workers: int
     checkpoint_dir: str | os.PathLike[str] | None
+    calibrate: bool
     warm_start: bool
     random_state: int | np.random.RandomState | None
-    verbose: int
 
     labels_: NDArray[np.int64]
-    _objective: Any
 
     @validates_parameters
     @with_callbacks
@@ -164,7 +160,7 @@ class DeepClusterer(
         return self
 
     def _fit(self, source: Source, report: CallbackReport) -> None:
-        """Fit as a story: build, pretrain, start, train, finish."""
+        """Fit as a story: build, pretrain, start, train, finish, calibrate."""
         trainer = self._make_trainer(source)
         objective = self._build(source, trainer).to(source.device)
         views = build_views(
@@ -181,8 +177,10 @@ class DeepClusterer(
         except DivergenceError:
             self._finish(objective, source, trainer)
             raise
-        self._finish(objective, source, trainer)
-        report.finish(lambda: self._fitted_attributes(objective))
+        embedding = self._finish(objective, source, trainer)
+        if self.calibrate and not trainer.interrupted:
+            self._calibrate(embedding, source, trainer, report)
+        report.finish(lambda: self._fitted_attributes(objective, self._confidence))
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
         """Fit and return the cluster of every sample of X, ``labels_``.
@@ -202,87 +200,6 @@ class DeepClusterer(
         self.fit(X)
         return self.labels_
 
-    def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return the most likely cluster of each sample.
-
-        Parameters
-        ----------
-        X : array-like or other source of samples
-            See :meth:`fit`; samples of the shape seen there.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int64
-            Numbers of clusters. On the training data they equal ``labels_``.
-        """
-        return self._infer(X, lambda embedding, logits: logits.argmax(dim=1).numpy())
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the probability of each cluster for each sample.
-
-        Parameters
-        ----------
-        X : array-like or other source of samples
-            See :meth:`fit`; samples of the shape seen there.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_clusters)
-            Rows sum to one, and their largest entry is the cluster that :meth:`predict` returns.
-        """
-        return self._infer(X, lambda embedding, logits: probabilities_of(logits))
-
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the embedding of each sample, a vector of unit length.
-
-        Parameters
-        ----------
-        X : array-like or other source of samples
-            See :meth:`fit`; samples of the shape seen there.
-
-        Returns
-        -------
-        embedding : ndarray of shape (n_samples, n_embedding_dimensions)
-            Samples of a cluster lie close together, as measured by the cosine.
-        """
-        return self._infer(X, lambda embedding, logits: embedding.numpy())
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mutual information between samples and clusters, in nats.
-
-        It is the entropy of the cluster sizes less the mean entropy of the predictions: high
-        when the clusters are many and every sample is sure of its own. It needs no labels.
-
-        Parameters
-        ----------
-        X : array-like or other source of samples
-            See :meth:`fit`; samples of the shape seen there.
-        y : Ignored
-            Accepted for scikit-learn's sake; labels are never used.
-
-        Returns
-        -------
-        score : float
-            Between 0 and ``log(n_clusters)``; higher is better.
-        """
-
-        def summarize(embedding: Tensor, logits: Tensor) -> NDArray[np.float64]:
-            probabilities = probabilities_of(logits)
-            conditional = entropy(probabilities).sum()
-            return np.append(probabilities.sum(axis=0), [conditional, len(logits)])[None]
-
-        *sizes, conditional, n = self._infer(X, summarize).sum(axis=0)
-        return float(entropy(np.array(sizes) / n) - conditional / n)
-
-    @property
-    def _model(self) -> ClusterModel:
-        model: ClusterModel = self._objective.model
-        return model
-
-    @property
-    def _n_features_out(self) -> int:
-        return self._model.embedding.embedding_dim
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "labels_")
 
@@ -295,8 +212,9 @@ class DeepClusterer(
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
         state: dict[str, Any] = super().__getstate__()
-        if "_objective" in state:
-            state["_objective"] = copy.deepcopy(state["_objective"]).cpu()
+        for name in ("_objective", "_confidence"):
+            if state.get(name) is not None:
+                state[name] = copy.deepcopy(state[name]).cpu()
         return state
 
     @abstractmethod
@@ -325,17 +243,6 @@ class DeepClusterer(
     ) -> None:
         """Run the clustering phase."""
 
-    def _infer(self, X: Any, summarize: Callable[[Tensor, Tensor], NDArray[Any]]) -> NDArray[Any]:
-        """Apply a function to embeddings and logits batch by batch, and join the results."""
-        check_is_fitted(self)
-        try:
-            device = choose_device(self.device)
-        except ValueError:  # fitted on a device that this machine does not have
-            device = torch.device("cpu")
-        source = open_source(self, X, device, reset=False)
-        with intra_op_threads(self._n_threads(device)):
-            return np.concatenate([summarize(*batch) for batch in infer(self._model, source)])
-
     def _check_enough_samples(self, source: Source) -> None:
         if len(source) < self.n_clusters:
             raise ValueError(
@@ -347,9 +254,6 @@ class DeepClusterer(
         """Whether ``warm_start`` goes on from the networks of an earlier fit."""
         return self.warm_start and hasattr(self, "_objective")
 
-    def _takes_images(self) -> bool:
-        return hasattr(self, "image_shape_")
-
     def _pretrains(self) -> bool:
         if self.pretraining is None:
             return False
@@ -358,22 +262,14 @@ class DeepClusterer(
 
     def _phases(self) -> list[str]:
         """Return the names of the phases that this fit will run."""
-        if self._goes_on():
-            return ["clustering"]
-        return [*(["pretraining"] if self._pretrains() else []), *self._own_phases()]
+        phases = ["clustering"] if self._goes_on() else self._own_phases()
+        if self._pretrains() and not self._goes_on():
+            phases = ["pretraining", *phases]
+        return [*phases, "calibration"] if self.calibrate else phases
 
     def _own_phases(self) -> list[str]:
         """Return the names of the phases that belong to the method."""
         return ["clustering"]
-
-    def _n_threads(self, device: torch.device) -> int:
-        """Return how many CPU threads to use inside an operation.
-
-        In the small products of a feature encoder threads cost more than they give, and very much
-        more on a busy machine.
-        """
-        small = device.type == "cpu" and not self._takes_images()
-        return 1 if small else torch.get_num_threads()
 
     def _make_trainer(self, source: Source) -> Trainer:
         checkpoint = None
@@ -453,9 +349,10 @@ class DeepClusterer(
                 )
             )
 
-    def _finish(self, objective: Any, source: Source, trainer: Trainer) -> None:
-        """Set the fitted attributes from the trained networks, in one pass over the data."""
+    def _finish(self, objective: Any, source: Source, trainer: Trainer) -> Tensor:
+        """Set the fitted attributes in one pass over the data, and return its embedding."""
         self._objective = objective
+        self._confidence = None
         embedding, labels = embed_and_label(objective.model, source)
         sizes = torch.bincount(labels, minlength=self.n_clusters)
         if bool((sizes == 0).any()):
@@ -472,6 +369,20 @@ class DeepClusterer(
         self.n_iter_ = sum(record["phase"] == "clustering" for record in trainer.history)
         self.n_skipped_steps_ = trainer.n_skipped_steps
         self.device_ = str(source.device)
+        return embedding
+
+    def _calibrate(
+        self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport
+    ) -> None:
+        """Learn from independent partitions how far the labels can be trusted."""
+        generator = trainer.generator("votes")
+        rows = torch.randperm(len(source), generator=generator)[:CALIBRATION_ROWS]
+        prepared = torch.cat([self._model.prepare(source.rows(i)) for i in rows.tensor_split(16)])
+        views = descriptions(prepared, embedding[rows].to(source.device))
+        labels = torch.from_numpy(self.labels_)[rows].to(source.device)
+        votes = vote(views, labels, self.n_clusters, generator)
+        with report.phase("calibration", n_epochs(len(rows))) as hook:
+            self._confidence = fit_confidence(views, votes, self.n_clusters, trainer, hook)
 
     def _warn_about(self, sizes: Tensor) -> None:
         n_lost = int((sizes == 0).sum())
@@ -491,7 +402,9 @@ class DeepClusterer(
                 stacklevel=USER_CODE,
             )
 
-    def _fitted_attributes(self, objective: nn.Module) -> dict[str, Any]:
+    def _fitted_attributes(
+        self, objective: nn.Module, confidence: ConfidenceHead | None = None
+    ) -> dict[str, Any]:
         """Return what a copy of this estimator needs to predict as if fit had stopped now."""
         snapshot = copy.deepcopy(objective).eval()
-        return {"_objective": snapshot, "labels_": None}
+        return {"_objective": snapshot, "_confidence": confidence, "labels_": None}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skdeepcluster.data import (
     AugmentedViews,
@@ -26,6 +26,19 @@ from skdeepcluster.training import Trainer
 
 # Units of the heads' hidden layer, as in the paper, as long as there are so many samples.
 N_HIDDEN = 512
+
+
+class EmbeddingOpinion(nn.Module):
+    """A head on the embedding as a second opinion."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *descriptions: Tensor) -> Tensor:
+        """Return the logits; the embedding is the last description."""
+        logits: Tensor = self.head(descriptions[-1])
+        return logits
 
 
 class CalibratedDeepClustering(TwoStageClusterer):
@@ -86,11 +99,15 @@ class CalibratedDeepClustering(TwoStageClusterer):
         for feature arrays, fewer for small ones, and 10 passes for images (the paper: 100).
         The last epoch is kept, whatever its result.
     batch_size : int or "auto", default="auto"
-        Samples per step of the clustering phase. "auto" is 512 for feature arrays and 1000, the
+        Samples per step of the clustering phase. "auto" is 256 for feature arrays and 1000, the
         paper's, for images.
     learning_rate : float or "auto", default="auto"
         Of Adam for the heads in the clustering phase. "auto" is 0.001, falling to zero, for feature
         arrays and 1e-4, constant, for images (the paper's).
+    calibrate : bool, default=True
+        Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
+        gives the share of independent partitions that agree. False gives the probabilities of the
+        paper's calibration head, or of the clustering head without one.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
     precision : str, default="auto"
@@ -166,7 +183,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
     True
     """
 
-    _feature_training = Recipe(batch_size=512, learning_rate=1e-3, max_steps=100)
+    _feature_training = Recipe(batch_size=256, learning_rate=1e-3, max_steps=100)
     _image_training = Recipe(batch_size=1000, learning_rate=1e-4, image_epochs=10)
     _head_fit = Recipe(batch_size=512, learning_rate=1e-2, max_steps=60)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -199,6 +216,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
+        calibrate: bool = True,
         device: str | torch.device = "auto",
         precision: str = "auto",
         num_workers: int = 0,
@@ -222,6 +240,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.calibrate = calibrate
         self.device = device
         self.precision = precision
         self.num_workers = num_workers
@@ -258,6 +277,12 @@ class CalibratedDeepClustering(TwoStageClusterer):
         """Start both heads equal."""
         super()._start(objective, source, views, trainer, report)
         objective.copy_head()
+
+    def _second_opinion(self) -> nn.Module | None:
+        opinion = super()._second_opinion()
+        if opinion is None and self._objective.calibration_head is not None:
+            opinion = EmbeddingOpinion(self._objective.calibration_head)
+        return opinion
 
     def _training_views(self, views: PairedViews) -> PairedViews:
         """Return, for images, a clean, a strong and a weak view."""

@@ -3,44 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import entr
-from torch import Tensor
+from torch import Tensor, nn
 
+from skdeepcluster.calibration import collect_votes, confident_in
 from skdeepcluster.data import Source, ordered_batches
 from skdeepcluster.networks import ClusterModel
 
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
 INFERENCE_BATCH = 512
+# With more clusters a voter costs more, and its errors average out over them.
+MOST_VOTERS = 16
+FEWEST_VOTERS = 8
+VOTERS_TIMES_CLUSTERS = 160
+FEW_SAMPLES = 200
+
+
+class Predictions(NamedTuple):
+    """What the networks say about some samples, on the CPU."""
+
+    embedding: Tensor
+    """(n_samples, embedding_dim), of unit length."""
+
+    logits: Tensor
+    """(n_samples, n_clusters), of the clustering head."""
+
+    opinion: Tensor | None = None
+    """(n_samples, n_clusters), logits of the second opinion, if there is one."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(n_samples,), int64: the most likely cluster."""
+        return self.logits.argmax(dim=1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(n_samples, n_clusters): in double precision, with the label's the largest."""
+        if self.opinion is None:
+            return self.logits.double().softmax(dim=1)
+        return confident_in(self.labels, self.opinion.double().softmax(dim=1))
 
 
 @torch.no_grad()
-def infer(model: ClusterModel, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the embeddings and logits of all samples, batch by batch, on the CPU."""
+def infer(
+    model: ClusterModel, source: Source, second_opinion: nn.Module | None = None
+) -> Iterator[Predictions]:
+    """Yield the predictions for all samples, batch by batch."""
     model.to(source.device).eval()
+    if second_opinion is not None:
+        second_opinion.to(source.device).eval()
     for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
-        embedding = model.embedding(model.prepare(rows))
-        logits = model.head(embedding)
-        yield embedding[:n_valid].float().cpu(), logits[:n_valid].float().cpu()
+        prepared = model.prepare(rows)
+        embedding = model.embedding(prepared)
+        said = [embedding, model.head(embedding)]
+        if second_opinion is not None:
+            said.append(second_opinion(*descriptions(prepared, embedding)))
+        yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
+
+
+def descriptions(prepared: Tensor, embedding: Tensor) -> list[Tensor]:
+    """Return in which ways confidences see a sample: pixels tell little, features much."""
+    return [prepared, embedding] if prepared.ndim == 2 else [embedding]
+
+
+def vote(
+    views: list[Tensor], labels: Tensor, n_clusters: int, generator: torch.Generator
+) -> Tensor:
+    """Return votes about labels, as many from each description of the samples.
+
+    The truth is taken to be as likely to look like the features as like the embedding: partitions
+    of the features alone agree with the labels less often than the classes do, and partitions of
+    the embedding, from which the labels were made, more often.
+    """
+    n_voters = min(max(VOTERS_TIMES_CLUSTERS // n_clusters, FEWEST_VOTERS), MOST_VOTERS)
+    if len(labels) < FEW_SAMPLES:
+        n_voters = FEWEST_VOTERS // 2  # a fit on so few takes a fraction of a second
+    votes = [
+        # Random directions make voters differ. The embedding beside the features needs none.
+        collect_votes(
+            view, labels, n_clusters, n_voters // len(views), generator, project=place == 0
+        )
+        for place, view in enumerate(views)
+    ]
+    return torch.cat(votes, dim=1)
 
 
 def embed_and_label(model: ClusterModel, source: Source) -> tuple[Tensor, Tensor]:
     """Return the embedding and the most likely cluster of every sample."""
-    embeddings, labels = [], []
-    for embedding, logits in infer(model, source):
-        embeddings.append(embedding)
-        labels.append(logits.argmax(dim=1))
-    return torch.cat(embeddings), torch.cat(labels)
-
-
-def probabilities_of(logits: Tensor) -> NDArray[np.float64]:
-    """Return the softmax in double precision: rows sum to one, equal logits stay equal."""
-    probabilities: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
-    return probabilities
+    batches = list(infer(model, source))
+    embedding = torch.cat([batch.embedding for batch in batches])
+    return embedding, torch.cat([batch.labels for batch in batches])
 
 
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -89,6 +89,10 @@ class MiniClustering(TwoStageClusterer):
     learning_rate : float or "auto", default="auto"
         Of Adam in the clustering phase. "auto" is 0.01, falling to zero, for the heads of feature
         arrays and 1e-5, constant, for images (the paper's).
+    calibrate : bool, default=True
+        Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
+        gives the share of independent partitions that agree. False gives the softmax of the
+        clustering head, which is too sure of itself.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
     precision : str, default="auto"
@@ -198,6 +202,7 @@ class MiniClustering(TwoStageClusterer):
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
+        calibrate: bool = True,
         device: str | torch.device = "auto",
         precision: str = "auto",
         num_workers: int = 0,
@@ -222,6 +227,7 @@ class MiniClustering(TwoStageClusterer):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.calibrate = calibrate
         self.device = device
         self.precision = precision
         self.num_workers = num_workers

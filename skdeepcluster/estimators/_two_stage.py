@@ -139,7 +139,7 @@ class TwoStageClusterer(DeepClusterer):
     def _embed(self, objective: Any, source: Source) -> Tensor:
         """Return the embedding of all samples, on the device."""
         batches = infer(objective.model, source)
-        return torch.cat([embedding for embedding, _ in batches]).to(source.device)
+        return torch.cat([batch.embedding for batch in batches]).to(source.device)
 
     def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
         """Return what the user gave, or for "auto" the default for this kind of data."""

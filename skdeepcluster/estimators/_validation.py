@@ -25,7 +25,7 @@ from skdeepcluster.data import (
 from skdeepcluster.datasets import ImageFiles
 
 if TYPE_CHECKING:
-    from skdeepcluster.estimators._base import DeepClusterer
+    from skdeepcluster.estimators._prediction import PredictionMixin
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -57,12 +57,12 @@ def one_of(*options: str) -> StrOptions:
     return StrOptions(set(options))
 
 
-def open_source(estimator: DeepClusterer, X: Any, device: torch.device, *, reset: bool) -> Source:
+def open_source(estimator: PredictionMixin, X: Any, device: torch.device, *, reset: bool) -> Source:
     """Check X and give access to its rows on the device.
 
     Parameters
     ----------
-    estimator : DeepClusterer
+    estimator : PredictionMixin
         Takes ``n_features_in_``, ``feature_names_in_``, ``image_shape_`` and ``paths_`` when
         ``reset``; is compared with them otherwise.
     X : array-like, Tensor, Dataset, path or list of paths
@@ -91,7 +91,7 @@ def open_source(estimator: DeepClusterer, X: Any, device: torch.device, *, reset
     return open_array(X, device)
 
 
-def _fitted_image_size(estimator: DeepClusterer) -> int:
+def _fitted_image_size(estimator: PredictionMixin) -> int:
     if not hasattr(estimator, "image_shape_"):
         raise ValueError(
             f"X names image files, but this {type(estimator).__name__} was fitted on feature "
@@ -100,7 +100,9 @@ def _fitted_image_size(estimator: DeepClusterer) -> int:
     return int(estimator.image_shape_[-1])
 
 
-def _open_tensor(estimator: DeepClusterer, X: Tensor, device: torch.device, reset: bool) -> Source:
+def _open_tensor(
+    estimator: PredictionMixin, X: Tensor, device: torch.device, reset: bool
+) -> Source:
     X = X.detach()
     if X.device.type == "cpu":
         # numpy shares the memory; bfloat16 is the one type that it does not know.
@@ -120,7 +122,7 @@ def _open_tensor(estimator: DeepClusterer, X: Tensor, device: torch.device, rese
     return ResidentSource((X if keeps_type else X.float()).to(device).contiguous())
 
 
-def _open_dataset(estimator: DeepClusterer, X: Any, device: torch.device, reset: bool) -> Source:
+def _open_dataset(estimator: PredictionMixin, X: Any, device: torch.device, reset: bool) -> Source:
     if len(X) < (2 if reset else 1):
         raise ValueError(f"X is a Dataset with {len(X)} item(s); fit needs at least 2 samples.")
     source = DatasetSource(X, device, estimator.num_workers)
@@ -129,7 +131,7 @@ def _open_dataset(estimator: DeepClusterer, X: Any, device: torch.device, reset:
 
 
 def _open_files(
-    estimator: DeepClusterer, X: ImageFiles, device: torch.device, reset: bool
+    estimator: PredictionMixin, X: ImageFiles, device: torch.device, reset: bool
 ) -> Source:
     """Decode once if the images fit into memory; read them batch by batch otherwise."""
     n_bytes = len(X) * 3 * X.image_size**2
@@ -142,7 +144,7 @@ def _open_files(
     return source
 
 
-def _open_images(estimator: DeepClusterer, X: Any, device: torch.device, reset: bool) -> Source:
+def _open_images(estimator: PredictionMixin, X: Any, device: torch.device, reset: bool) -> Source:
     X = check_array(
         X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
         estimator=estimator, input_name="X",
@@ -164,7 +166,7 @@ def _check_range(X: np.ndarray[Any, Any]) -> None:
         )
 
 
-def _record_shape(estimator: DeepClusterer, shape: tuple[int, ...], reset: bool) -> None:
+def _record_shape(estimator: PredictionMixin, shape: tuple[int, ...], reset: bool) -> None:
     """Remember the shape of a sample in ``fit``; later, compare with it."""
     images = len(shape) == 3
     if reset:

@@ -1,7 +1,13 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
 from skdeepcluster.numerics._contingency import contingency_table
-from skdeepcluster.numerics._kmeans import KMeansResult, cluster_means, kmeans, nearest_center
+from skdeepcluster.numerics._kmeans import (
+    KMeansResult,
+    cluster_means,
+    kmeans,
+    lloyd,
+    nearest_center,
+)
 from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._partitions import best_separated, merged_partitions
@@ -17,6 +23,7 @@ __all__ = [
     "contingency_table",
     "cosine_affinity",
     "kmeans",
+    "lloyd",
     "merged_partitions",
     "nearest_center",
     "nearest_neighbors",

@@ -78,6 +78,31 @@ def kmeans(
     return KMeansResult(best.centers + mean, best.labels, best.inertia, best.n_iter)
 
 
+def lloyd(X: Tensor, centers: Tensor, *, max_iter: int, tol: float = 1e-4) -> KMeansResult:
+    """Refine given centres by Lloyd's iterations.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n_samples, n_features)
+        Floating-point data on any device.
+    centers : Tensor of shape (n_clusters, n_features)
+        Where to start.
+    max_iter : int
+        Iterations at most.
+    tol : float, default=1e-4
+        See :func:`kmeans`.
+
+    Returns
+    -------
+    KMeansResult
+    """
+    mean = X.mean(dim=0)
+    X = X - mean
+    threshold = tol * X.var(dim=0, correction=0).mean().item()
+    run = _lloyd(X, centers - mean, max_iter, threshold)
+    return KMeansResult(run.centers + mean, run.labels, run.inertia, run.n_iter)
+
+
 def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Return each sample's nearest centre and its ``|c|^2 - 2 x.c``, in blocks.
 

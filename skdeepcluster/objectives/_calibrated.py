@@ -70,8 +70,10 @@ def size_divergence(probabilities: Tensor, prior: Tensor) -> Tensor:
     prior : Tensor of shape (n_clusters,)
         Expected shares of the clusters, positive.
     """
+    # A cluster that nobody expects has probability zero, where the logarithm has no gradient.
     marginal = probabilities.mean(dim=0)
-    return (torch.xlogy(marginal, marginal) - marginal * prior.log()).sum()
+    logarithm = marginal.clamp(min=torch.finfo(marginal.dtype).tiny).log()
+    return (marginal * (logarithm - prior.log())).sum()
 
 
 def candidates_per_cluster(prior: Tensor, batch_size: int) -> Tensor:
@@ -88,9 +90,10 @@ def select_confident(
     r"""Return samples to learn from, and their pseudo-labels.
 
     The candidates of cluster k are the samples with its highest probabilities. If these can be
-    trusted, their sum is how many of the candidates belong to k; so many, rounded down, are
-    kept, the most likely first. What rounding took is owed and added in the next batch: small
-    clusters, of which a batch holds less than one sample, would otherwise never learn.
+    trusted, their sum is how many of the candidates belong to k; so many, rounded down, are kept,
+    the most likely first, as far as k is their most likely cluster. What rounding took is owed and
+    added in the next batch: small clusters, of which a batch holds less than one sample, would
+    otherwise never learn.
 
     Parameters
     ----------
@@ -104,18 +107,22 @@ def select_confident(
     Returns
     -------
     rows : Tensor of shape (n_selected,), int64
-        Samples; one that two clusters keep appears twice.
+        Samples, each once.
     labels : Tensor of shape (n_selected,), int64
     owed : Tensor of shape (n_clusters,)
         What is left over now.
     """
+    n, n_clusters = probabilities.shape
     ranked, order = probabilities.detach().sort(dim=0, descending=True, stable=True)
-    due = ranked.to(owed.dtype).cumsum(dim=0).gather(0, n_candidates[None] - 1)[0] + owed
+    expected = ranked.double().cumsum(dim=0).gather(0, n_candidates[None] - 1)[0]
+    due = expected.to(owed.dtype) + owed
     # A sum of ones must not fall short of the whole number that it is.
-    n_kept = torch.minimum((due + 1e-6).floor().long(), n_candidates)
-    ranks = torch.arange(len(ranked), device=ranked.device)
-    labels, places = (ranks < n_kept[:, None]).nonzero(as_tuple=True)
-    return order[places, labels], labels, (due - n_kept).clamp(0, 1)
+    n_kept = torch.minimum((due * (1 + 1e-6)).floor().long(), n_candidates)
+    within = torch.arange(n, device=ranked.device)[:, None] < n_kept
+    clusters = torch.arange(n_clusters, device=ranked.device)
+    kept = within & (probabilities.argmax(dim=1)[order] == clusters)
+    labels, places = kept.T.nonzero(as_tuple=True)
+    return order[places, labels], labels, (due - kept.sum(dim=0)).clamp(0, 1)
 
 
 def select_above(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -216,7 +223,7 @@ class CalibratedObjective(nn.Module):
         labels : Tensor of shape (n_samples,), int64, or None
             A partition into at most K parts; None leaves the heads as they are.
         mini_labels : Tensor of shape (n_samples,), int64
-            A partition into the regions.
+            A partition into the regions, none of them empty.
         generator : torch.Generator
             Source of the randomness of the heads' start.
         """
@@ -277,28 +284,25 @@ class CalibratedObjective(nn.Module):
         r"""Return :math:`L_{clu} + L_{cal} + w_{en} L_{en}` and what the history records.
 
         Feature vectors have no weak view beside themselves: without one the clean view stands in.
-        A batch of which nothing is selected is marked as skipped.
+        A batch from which nothing can be learned is marked as skipped.
         """
-        z_clean, z_strong = self._embed(clean), self._embed(strong)
+        z_strong = self._embed(strong)
+        judge = self.calibration_head or self.clustering_head
+        with torch.set_grad_enabled(self.calibration_head is not None and not self.stop_gradient):
+            z_clean = self._embed(clean)
         loss = z_strong.new_zeros(())
-        judge = self.clustering_head
         if self.calibration_head is not None:
-            judge = self.calibration_head
-            calibration_logits = judge(z_clean.detach() if self.stop_gradient else z_clean)
-            loss = loss + self._calibration_terms(z_clean.detach(), calibration_logits)
+            logits = self.calibration_head(z_clean)
+            loss = loss + self._calibration_terms(z_clean.detach(), logits)
         with torch.no_grad():
-            if weak is not None:
-                judged = judge(self._embed(weak)).softmax(dim=1)
-            elif self.calibration_head is not None:
-                judged = calibration_logits.softmax(dim=1)
-            else:
-                judged = judge(z_clean).softmax(dim=1)
+            z_weak = z_clean if weak is None else self._embed(weak)
+            judged = judge(z_weak).softmax(dim=1)
         rows, labels = self._select(judged)
         if len(rows):
             loss = loss + cross_entropy(self.clustering_head(z_strong)[rows], labels)
         return loss, {
             "selected": loss.new_tensor(len(rows) / len(clean)),
-            "skipped": loss.new_tensor(float(len(rows) == 0)),
+            "skipped": loss.new_tensor(float(not loss.requires_grad)),
         }
 
     def _embed(self, view: Tensor) -> Tensor:
@@ -306,12 +310,16 @@ class CalibratedObjective(nn.Module):
         return embedding
 
     def _calibration_terms(self, z_clean: Tensor, logits: Tensor) -> Tensor:
-        with torch.no_grad():
-            regions = self._find_regions(z_clean)
-            predictions = self.clustering_head(z_clean).softmax(dim=1)
+        # Centres and means in full precision, whatever that of the networks.
+        with torch.no_grad(), torch.autocast(z_clean.device.type, enabled=False):
+            regions = self._find_regions(z_clean.float())
+            predictions = self.clustering_head(z_clean.float()).softmax(dim=1)
             targets = region_targets(predictions, regions, self.n_parts)
-        divergence = size_divergence(logits.softmax(dim=1), self.prior)
-        return calibration_loss(logits, targets) + self.entropy_weight * divergence
+        loss = calibration_loss(logits, targets)
+        if self.entropy_weight:
+            probabilities = logits.float().softmax(dim=1)
+            loss = loss + self.entropy_weight * size_divergence(probabilities, self.prior)
+        return loss
 
     def _find_regions(self, z: Tensor) -> Tensor:
         """Return the region of each sample; where the encoder moves, regions follow it.

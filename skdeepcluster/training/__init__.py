@@ -2,13 +2,14 @@
 
 from skdeepcluster.training._checkpoint import CheckpointFolder
 from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
-from skdeepcluster.training._loop import EpochHook, Phase, Trainer
+from skdeepcluster.training._loop import EpochHook, Phase, SilentHook, Trainer
 from skdeepcluster.training._schedules import constant, cosine, one_cycle
 
 __all__ = [
     "CheckpointFolder",
     "EpochHook",
     "Phase",
+    "SilentHook",
     "Trainer",
     "choose_device",
     "choose_precision",

@@ -40,6 +40,17 @@ class EpochHook(Protocol):
         ...
 
 
+class SilentHook:
+    """An :class:`EpochHook` that tells nobody."""
+
+    def begin(self, epoch: int) -> None:
+        """Do nothing."""
+
+    def end(self, epoch: int) -> bool:
+        """Go on."""
+        return False
+
+
 @dataclass
 class Phase:
     """One stretch of training with one objective.

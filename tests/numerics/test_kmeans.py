@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from skdeepcluster.numerics import _kmeans, cluster_means, kmeans
+from skdeepcluster.numerics import _kmeans, cluster_means, kmeans, lloyd
 from skdeepcluster.numerics._kmeans import (
     _lloyd,
     _plus_plus,
@@ -288,3 +288,70 @@ def test_empty_clusters_move_to_the_farthest_samples():
     result = _lloyd(X, start, 100, 0.0)
     assert torch.bincount(result.labels, minlength=3).tolist() == [3, 1, 1]
     assert result.inertia == pytest.approx(0.02, abs=1e-5)
+
+
+# From given centres --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 5, 300])
+@pytest.mark.parametrize("tol", [0.0, 1e-4, 1e-2])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_given_centers_are_refined_as_by_scikit_learn(offset, tol, max_iter):
+    X, _ = blobs(std=4.0, seed=3)
+    X += offset
+    start = X[torch.randperm(len(X), generator=seeded(5))[:8]]
+    ours = lloyd(X, start, max_iter=max_iter, tol=tol)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        theirs = KMeans(8, init=start.numpy(), n_init=1, max_iter=max_iter, tol=tol)
+        theirs.fit(X.numpy())
+    np.testing.assert_array_equal(ours.labels, theirs.labels_)
+    np.testing.assert_allclose(ours.inertia, theirs.inertia_, rtol=1e-9)
+    np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, atol=1e-9)
+    assert ours.n_iter <= max_iter
+
+
+def test_the_default_tolerance_is_that_of_kmeans():
+    X, _ = blobs(n=5000, std=9.0, seed=3)
+    default = lloyd(X, X[:12], max_iter=300)
+    assert torch.equal(default.centers, lloyd(X, X[:12], max_iter=300, tol=1e-4).centers)
+    assert default.n_iter < lloyd(X, X[:12], max_iter=300, tol=0.0).n_iter
+
+
+def test_centers_at_rest_stay():
+    X, _ = blobs()
+    result = kmeans(X, 6, generator=seeded(), tol=0.0)
+    again = lloyd(X, result.centers, max_iter=10, tol=0.0)
+    assert again.n_iter == 1
+    assert torch.equal(again.labels, result.labels)
+    torch.testing.assert_close(again.centers, result.centers)
+
+
+def test_no_iteration_gives_the_nearest_of_the_given_centers():
+    X, _ = blobs()
+    result = lloyd(X, X[:6], max_iter=0)
+    torch.testing.assert_close(result.centers, X[:6])
+    assert torch.equal(result.labels, torch.cdist(X, X[:6]).argmin(dim=1))
+    assert result.n_iter == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_given_centers_without_samples_are_repaired(dtype):
+    X, y = blobs(std=0.05, dtype=dtype)
+    # Two are far from all samples, and three are the same.
+    start = torch.cat([X[y == 0][:1].repeat(3, 1), X[y == 1][:1], torch.full((2, 5), 1e3).to(X)])
+    result = lloyd(X, start, max_iter=50)
+    assert result.centers.dtype == dtype
+    assert torch.bincount(result.labels, minlength=6).min() >= 1
+    assert result.centers.abs().max() <= X.abs().max()
+    assert result.inertia < lloyd(X, start, max_iter=1).inertia
+
+
+def test_refining_writes_to_nothing_and_draws_nothing():
+    X, _ = blobs()
+    start = X[:6].clone()
+    before, state = X.clone(), torch.get_rng_state()
+    lloyd(X, start, max_iter=10)
+    assert torch.equal(X, before)
+    assert torch.equal(start, X[:6])
+    assert torch.equal(torch.get_rng_state(), state)

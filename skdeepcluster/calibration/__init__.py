@@ -1,0 +1,21 @@
+"""Confidences that can be trusted, for any clusterer."""
+
+from skdeepcluster.calibration._calibrator import RegionCalibrator
+from skdeepcluster.calibration._confidence import (
+    ConfidenceHead,
+    confident_in,
+    fit_confidence,
+    n_epochs,
+    vote_loss,
+)
+from skdeepcluster.calibration._votes import collect_votes
+
+__all__ = [
+    "ConfidenceHead",
+    "RegionCalibrator",
+    "collect_votes",
+    "confident_in",
+    "fit_confidence",
+    "n_epochs",
+    "vote_loss",
+]

@@ -1,0 +1,218 @@
+"""RegionCalibrator: probabilities for clusterers that have none, or none to be trusted."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClusterMixin, MetaEstimatorMixin, clone
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
+from skdeepcluster.calibration._votes import collect_votes
+from skdeepcluster.training import SilentHook, Trainer, intra_op_threads
+
+MAX_SEED = 2**31 - 1
+# More rows than this add nothing to a linear head.
+MOST_ROWS = 2**14
+INFERENCE_ROWS = 2**13
+
+
+class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
+    """Give any clusterer probabilities that say how often its labels are right.
+
+    The labels of the clusterer are compared with those of independent partitions: k-means, or
+    merged mini-clusters, of random halves of the samples in random directions. A linear head learns
+    from the features which share of them agrees, that is, their mean over regions of the data.
+    No known classes are used, and the labels stay as they are.
+
+    Parameters
+    ----------
+    clusterer : estimator
+        Has ``fit`` and either ``predict`` or ``labels_``. A copy of it is fitted. Where it has no
+        ``predict``, a new sample gets the label of the nearest training sample.
+    n_voters : int, default=16
+        Number of independent partitions; more make the probabilities less noisy, at a cost in
+        proportion.
+    random_state : int, RandomState instance or None, default=None
+        Source of the randomness of the partitions. It is not passed to the clusterer.
+
+    Attributes
+    ----------
+    clusterer_ : estimator
+        The fitted copy.
+    classes_ : ndarray of shape (n_classes,), int64
+        The labels in use, in the order of the columns of :meth:`predict_proba`.
+    labels_ : ndarray of shape (n_samples,), int64
+        Labels of the training samples.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string names for all.
+
+    See Also
+    --------
+    sklearn.calibration.CalibratedClassifierCV : For classifiers, where the classes are known.
+
+    Notes
+    -----
+    What is estimated is the accuracy after a one-to-one matching of clusters to classes, which
+    counts the second half of a class that was split as wrong. It is estimated from the agreement
+    between partitions, so an error that all partitions make stays unseen, and a clusterer
+    that is much better than k-means and linkage gets confidences that are too low.
+
+    References
+    ----------
+    Y. Jia, J. Cheng, et al. "Towards calibrated deep clustering network." International Conference
+    on Learning Representations (ICLR), 2025. The average over regions is theirs; they average the
+    predictions of the model itself, which know nothing of its own mistakes.
+
+    Examples
+    --------
+    >>> from sklearn.cluster import KMeans
+    >>> from sklearn.datasets import load_digits
+    >>> from skdeepcluster.calibration import RegionCalibrator
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> model = RegionCalibrator(KMeans(10, random_state=0), random_state=0).fit(X)
+    >>> probabilities = model.predict_proba(X)
+    >>> bool((probabilities.argmax(axis=1) == model.predict(X)).all())
+    True
+    """
+
+    def __init__(
+        self,
+        clusterer: Any,
+        *,
+        n_voters: int = 16,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.clusterer = clusterer
+        self.n_voters = n_voters
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Fit the clusterer, then the probabilities of its labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Feature vectors.
+        y : Ignored
+            Accepted for scikit-learn's sake; known classes are never used.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+
+        Raises
+        ------
+        ValueError
+            If X is not a finite array of at least two feature vectors, or n_voters is below 1.
+        TypeError
+            If the clusterer has neither ``predict`` nor ``labels_``, or n_voters is no integer.
+        """
+        check_scalar(self.n_voters, "n_voters", Integral, min_val=1)
+        features = self._check(X, reset=True)
+        self.clusterer_ = clone(self.clusterer).fit(X)
+        self._labeler = self._make_labeler(features)
+        self.labels_ = self._label(X, features)
+        self.classes_, codes = np.unique(self.labels_, return_inverse=True)
+        self._mean = features.mean(axis=0)
+        scale = np.sqrt(features.var(axis=0).mean())
+        self._scale = scale if scale > 0 else 1.0
+        self._head = self._fit_head(self._prepare(features), torch.from_numpy(codes))
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Return the labels of the clusterer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Feature vectors.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Members of ``classes_``.
+        """
+        check_is_fitted(self)
+        return self._label(X, self._check(X, reset=False))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability that each label is the right one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Feature vectors.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns as in ``classes_``. Rows sum to one, and the largest entry of each belongs to
+            the label that :meth:`predict` returns.
+        """
+        check_is_fitted(self)
+        features = self._check(X, reset=False)
+        columns = torch.from_numpy(np.searchsorted(self.classes_, self._label(X, features)))
+        prepared = self._prepare(features)
+        probabilities = np.empty((len(features), len(self.classes_)))
+        with torch.no_grad(), intra_op_threads(1):
+            for start in range(0, len(features), INFERENCE_ROWS):
+                rows = slice(start, start + INFERENCE_ROWS)
+                opinion = self._head(prepared[rows]).double().softmax(dim=1)
+                probabilities[rows] = confident_in(columns[rows], opinion).numpy()
+        return probabilities
+
+    def _check(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
+        checked: NDArray[np.float64] = validate_data(
+            self, X, dtype=np.float64, ensure_min_samples=2 if reset else 1, reset=reset
+        )
+        return checked
+
+    def _make_labeler(self, features: NDArray[np.float64]) -> Any:
+        """Return what labels samples: the clusterer, or the nearest training sample."""
+        if hasattr(self.clusterer_, "predict"):
+            return self.clusterer_
+        if not hasattr(self.clusterer_, "labels_"):
+            raise TypeError(
+                f"clusterer={self.clusterer!r} has neither predict nor labels_ after fit. Pass a "
+                "clusterer, for example KMeans()."
+            )
+        return KNeighborsClassifier(n_neighbors=1).fit(features, self.clusterer_.labels_)
+
+    def _label(self, X: ArrayLike, features: NDArray[np.float64]) -> NDArray[np.int64]:
+        # The clusterer gets what the user passed: it may know the names of the columns.
+        seen = X if self._labeler is self.clusterer_ else features
+        return np.asarray(self._labeler.predict(seen), dtype=np.int64)
+
+    def _prepare(self, features: NDArray[np.float64]) -> Tensor:
+        """Centre and scale as a whole: the relative sizes of features are information."""
+        return torch.from_numpy(((features - self._mean) / self._scale).astype(np.float32))
+
+    def _fit_head(self, features: Tensor, columns: Tensor) -> ConfidenceHead:
+        trainer = Trainer(
+            ["calibration"],
+            device=torch.device("cpu"),
+            precision="32-true",
+            seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
+        )
+        generator = trainer.generator("votes")
+        rows = torch.randperm(len(features), generator=generator)[:MOST_ROWS]
+        features, n_classes = features[rows], len(self.classes_)
+        with intra_op_threads(1):  # as in the clusterers: the products are small
+            votes = collect_votes(
+                features, columns[rows], n_classes, self.n_voters, generator, project=True
+            )
+            return fit_confidence([features], votes, n_classes, trainer, SilentHook())
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_head")

@@ -1,0 +1,160 @@
+"""A small head that learns the votes, and what its opinion means for a given label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, log_softmax
+
+from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
+
+# A row has about this length, so that one learning rate suits all data.
+ROW_LENGTH = 8.0
+LEARNING_RATE = 5e-2
+BATCH_SIZE = 512
+STEPS = 100
+# The label's cluster is ahead of the others by at least these factors, far above rounding.
+LEAST_LEAD = 1e-4
+LEAST_ADVANCE = 1e-5
+
+
+class ConfidenceHead(nn.Module):
+    """A linear layer on one or more descriptions of a sample.
+
+    Parameters
+    ----------
+    views : sequence of Tensor of shape (n_samples, n_features)
+        Descriptions of some samples, to learn the widths and the scale of each.
+    n_clusters : int
+        Number of outputs.
+    """
+
+    scales: Tensor
+
+    def __init__(self, views: Sequence[Tensor], n_clusters: int) -> None:
+        super().__init__()
+        lengths = torch.stack([view.square().sum(dim=1).mean().sqrt().float() for view in views])
+        self.register_buffer("scales", ROW_LENGTH / torch.where(lengths > 0, lengths, ROW_LENGTH))
+        width = sum(view.shape[1] for view in views)
+        # Not nn.Linear, whose random start would be drawn from torch's global generator.
+        self.weight = nn.Parameter(torch.zeros(n_clusters, width))
+        self.bias = nn.Parameter(torch.zeros(n_clusters))
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Return the logits of the votes."""
+        scaled = [scale * view.float() for scale, view in zip(self.scales, views, strict=True)]
+        return linear(torch.cat(scaled, dim=1), self.weight, self.bias)
+
+
+def vote_loss(logits: Tensor, votes: Tensor) -> Tensor:
+    r"""Return the cross-entropy of predictions on the votes.
+
+    .. math:: -\frac{1}{BV} \sum_{i, v} \log p_{i, y_{iv}}
+
+    The minimum is the share of the votes that samples like i get, which is their average over the
+    region where the head cannot tell them apart.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_clusters)
+    votes : Tensor of shape (batch, n_voters), int64
+        The clusters :math:`y_{iv}`.
+    """
+    return -log_softmax(logits, dim=1).gather(1, votes).mean()
+
+
+class VoteObjective(nn.Module):
+    """:func:`vote_loss` of a head.
+
+    Parameters
+    ----------
+    head : ConfidenceHead
+    """
+
+    def __init__(self, head: ConfidenceHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, votes: Tensor, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss; nothing else is recorded."""
+        return vote_loss(self.head(*views), votes), {}
+
+
+def n_epochs(n_samples: int) -> int:
+    """Return the number of passes that :func:`fit_confidence` takes."""
+    n_batches = max(n_samples // BATCH_SIZE, 1)
+    return max(round(min(STEPS, max(n_samples // 4, 10)) / n_batches), 1)
+
+
+def fit_confidence(
+    views: Sequence[Tensor], votes: Tensor, n_clusters: int, trainer: Trainer, hook: EpochHook
+) -> ConfidenceHead:
+    """Return a head fitted to votes.
+
+    Parameters
+    ----------
+    views : sequence of Tensor of shape (n_samples, n_features)
+        Descriptions of the samples.
+    votes : Tensor of shape (n_samples, n_voters), int64
+        See :func:`~skdeepcluster.calibration.collect_votes`.
+    n_clusters : int
+        Votes are below it.
+    trainer : Trainer
+        Runs a phase named "calibration".
+    hook : EpochHook
+        Told about every epoch.
+    """
+    head = ConfidenceHead(views, n_clusters)
+    n = len(votes)
+    trainer.run(
+        Phase(
+            name="calibration",
+            objective=VoteObjective(head),
+            views=lambda index, _: (votes[index], *(view[index] for view in views)),
+            n_samples=n,
+            batch_size=min(BATCH_SIZE, n),
+            epochs=n_epochs(n),
+            parameter_groups=[{"params": list(head.parameters()), "lr": LEARNING_RATE}],
+            optimizer=torch.optim.Adam,
+            schedule=cosine,
+            hook=hook,
+            resumable=False,
+        )
+    )
+    return head
+
+
+def confident_in(labels: Tensor, opinion: Tensor) -> Tensor:
+    """Return probabilities whose largest entry is the label, as sure of it as an opinion is.
+
+    The label keeps the probability that the opinion gives it (if it is above chance). The others
+    share the rest as in the opinion, made just as even as it takes for none to exceed the label.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (n_samples,), int64
+    opinion : Tensor of shape (n_samples, n_clusters)
+        Probabilities, in double precision.
+
+    Returns
+    -------
+    Tensor of shape (n_samples, n_clusters)
+        Rows sum to one, and the label is strictly ahead.
+    """
+    n_clusters = opinion.shape[1]
+    if n_clusters == 1:
+        return torch.ones_like(opinion)
+    own = labels[:, None]
+    confidence = opinion.gather(1, own).clamp(min=(1 + LEAST_LEAD) / n_clusters)
+    others = opinion.scatter(1, own, 0.0)
+    even = torch.full_like(opinion, 1 / (n_clusters - 1)).scatter(1, own, 0.0)
+    total = others.sum(dim=1, keepdim=True)
+    shares = torch.where(total > 0, others / total.clamp(min=1e-300), even)
+    # The largest share that leaves the label ahead; with even shares it always is.
+    limit = (1 - LEAST_ADVANCE) * confidence / (1 - confidence).clamp(min=1e-300)
+    top = shares.max(dim=1, keepdim=True).values
+    surplus = (top - limit) / (top - 1 / (n_clusters - 1)).clamp(min=1e-300)
+    shares = shares + surplus.clamp(0, 1) * (even - shares)
+    return ((1 - confidence) * shares).scatter(1, own, confidence)

@@ -1,0 +1,118 @@
+"""Votes: what independent partitions of the same data say about each sample.
+
+One partition cannot see its own mistakes: a class that it cuts in two looks like two good clusters
+from inside. Another partition, of other samples in other coordinates, cuts elsewhere.
+"""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from skdeepcluster.numerics import (
+    KMeansResult,
+    best_separated,
+    contingency_table,
+    kmeans,
+    lloyd,
+    merged_partitions,
+    nearest_center,
+    nearest_neighbors,
+)
+
+# Random directions onto which features are projected; so many keep distances to about a tenth.
+PROJECTED_WIDTH = 64
+# A voter sees half of the samples, but no more than this many, or this many for each cluster.
+VOTER_ROWS = 2048
+VOTER_ROWS_PER_CLUSTER = 20
+KMEANS_ITERATIONS = 20
+# Mini-clusters for each cluster, and how long they are refined from random samples: they only have
+# to be small.
+MINI_RATIO = 4
+MINI_ITERATIONS = 5
+
+
+def collect_votes(
+    X: Tensor,
+    labels: Tensor,
+    n_clusters: int,
+    n_voters: int,
+    generator: torch.Generator,
+    *,
+    project: bool,
+) -> Tensor:
+    """Return the cluster that each of several partitions gives to each sample.
+
+    Every voter partitions a random half of the samples by k-means or by merging mini-clusters,
+    whichever separates them better, and labels the other half by the nearest centre. Its clusters
+    are then matched one to one to the given ones. That is how accuracy is measured, too: where a
+    class is split, at most one part agrees.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n_samples, n_features)
+        Data to partition.
+    labels : Tensor of shape (n_samples,), int64
+        The partition to vote about.
+    n_clusters : int
+        Labels are below it.
+    n_voters : int
+        Number of partitions.
+    generator : torch.Generator
+        Source of all randomness, on the CPU.
+    project : bool
+        Whether each voter sees the data in random directions of its own.
+
+    Returns
+    -------
+    Tensor of shape (n_samples, n_voters), int64
+        Numbers of the clusters in ``labels``.
+    """
+    votes = []
+    for _ in range(n_voters):
+        seen = _project(X, generator) if project else X
+        votes.append(_match(_partition(seen, n_clusters, generator), labels, n_clusters))
+    return torch.stack(votes, dim=1)
+
+
+def _project(X: Tensor, generator: torch.Generator) -> Tensor:
+    # Not orthogonal: with few features that would be a rotation, which changes no distance.
+    directions = torch.randn(X.shape[1], PROJECTED_WIDTH, generator=generator)
+    return X @ directions.to(X)
+
+
+def _partition(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Partition a random part of the samples and extend that to all by the nearest centre."""
+    n = len(X)
+    most = max(VOTER_ROWS, VOTER_ROWS_PER_CLUSTER * n_clusters)
+    n_rows = max(min(n // 2, most), min(n, 2 * n_clusters))
+    rows = torch.randperm(n, generator=generator)[:n_rows].to(X.device)
+    part = X[rows]
+    run = kmeans(part, n_clusters, generator=generator, n_init=1, max_iter=KMEANS_ITERATIONS)
+    candidates = {"kmeans": run.labels}
+    mini = None
+    n_mini = min(MINI_RATIO * n_clusters, n_rows // 5)
+    if n_mini > n_clusters:
+        chosen = torch.randperm(n_rows, generator=generator)[:n_mini].to(X.device)
+        mini = lloyd(part, part[chosen], max_iter=MINI_ITERATIONS)
+        n_neighbors = min(max(n_rows // (4 * n_clusters), 3), 10)
+        _, neighbors = nearest_neighbors(part, n_neighbors)
+        candidates |= merged_partitions(_centered(mini, part), n_clusters, neighbors)
+    name = best_separated(candidates, part, n_clusters)
+    if mini is None or name == "kmeans":
+        return nearest_center(X, run.centers)[0]
+    # Every mini-cluster lies in one cluster.
+    cluster_of = torch.zeros(n_mini, dtype=torch.long, device=X.device)
+    cluster_of[mini.labels] = candidates[name]
+    return cluster_of[nearest_center(X, mini.centers)[0]]
+
+
+def _centered(mini: KMeansResult, X: Tensor) -> KMeansResult:
+    """Shift the origin to the mean, from which the cosines of centres are to be taken."""
+    return KMeansResult(mini.centers - X.mean(dim=0), mini.labels, mini.inertia, mini.n_iter)
+
+
+def _match(found: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Renumber clusters so that as many samples as possible agree with the labels."""
+    table = contingency_table(found, labels, n_clusters, n_clusters)
+    _, number = linear_sum_assignment(table.cpu().numpy(), maximize=True)
+    return torch.from_numpy(number).to(found)[found]

@@ -1,0 +1,201 @@
+"""What a fitted clusterer says about samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
+from sklearn.utils import check_scalar
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skdeepcluster.calibration import ConfidenceHead
+from skdeepcluster.estimators._inference import Predictions, entropy, infer
+from skdeepcluster.estimators._validation import open_source
+from skdeepcluster.networks import ClusterModel
+from skdeepcluster.training import choose_device, intra_op_threads
+
+
+# A transformer itself: scikit-learn wraps transform for set_output in the class that defines it.
+class PredictionMixin(TransformerMixin):
+    """Labels, probabilities, embeddings and a score from the networks of a fitted clusterer."""
+
+    device: str | torch.device
+    num_workers: int
+    verbose: int
+
+    n_features_in_: int
+    image_shape_: tuple[int, ...]
+    paths_: list[str]
+    _objective: Any
+    _confidence: ConfidenceHead | None
+
+    def predict(self, X: Any, *, reject_below: float | None = None) -> NDArray[np.int64]:
+        """Return the most likely cluster of each sample.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+        reject_below : float, optional
+            Samples whose largest probability is lower get the label -1 instead of a cluster. With
+            ``verbose`` their share is printed. None rejects nothing.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            Numbers of clusters. On the training data they equal ``labels_`` unless rejected.
+
+        Raises
+        ------
+        ValueError
+            If ``reject_below`` is not between 0 and 1.
+        """
+        if reject_below is None:
+            return self._infer(X, lambda batch: batch.labels.numpy())
+        if not 0 <= reject_below <= 1:
+            raise ValueError(
+                f"reject_below={reject_below} is no probability. Use None or a number from 0 to 1."
+            )
+
+        def label_or_reject(batch: Predictions) -> NDArray[np.int64]:
+            confident = batch.probabilities.max(dim=1).values >= reject_below
+            return torch.where(confident, batch.labels, -1).numpy()
+
+        labels = self._infer(X, label_or_reject)
+        if self.verbose > 0:
+            rejected = np.mean(labels == -1)
+            print(f"{rejected:.1%} of {len(labels)} samples were rejected (below {reject_below})")
+        return labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each cluster for each sample.
+
+        With ``calibrate=True`` they are calibrated: of the samples with a probability of .8 about
+        eight in ten are right, as far as that can be known without classes.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_clusters)
+            Rows sum to one, and their largest entry is the cluster that :meth:`predict` returns.
+        """
+        return self._infer(X, lambda batch: batch.probabilities.numpy())
+
+    def predict_top(self, X: Any, k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the k most likely clusters of each sample, and their probabilities.
+
+        Unlike :meth:`predict_proba` it never holds probabilities of all clusters for all samples.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+        k : int, default=5
+            How many; all, if there are fewer clusters.
+
+        Returns
+        -------
+        clusters : ndarray of shape (n_samples, k), int64
+            The most likely first, which is the label of :meth:`predict`.
+        probabilities : ndarray of shape (n_samples, k)
+            Theirs.
+        """
+        check_scalar(k, "k", Integral, min_val=1)
+
+        def top(batch: Predictions) -> NDArray[np.float64]:
+            # Sorted, not picked, because ties have to go to the lower number, as in predict.
+            ranked = batch.probabilities.sort(dim=1, descending=True, stable=True)
+            return torch.stack([ranked.indices[:, :k], ranked.values[:, :k]], dim=1).numpy()
+
+        both = self._infer(X, top)
+        return both[:, 0].astype(np.int64), both[:, 1]
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the embedding of each sample, a vector of unit length.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_embedding_dimensions)
+            Samples of a cluster lie close together, as measured by the cosine.
+        """
+        return self._infer(X, lambda batch: batch.embedding.numpy())
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mutual information between samples and clusters, in nats.
+
+        It is the entropy of the cluster sizes less the mean entropy of the predictions: high
+        when the clusters are many and every sample is sure of its own. It needs no labels.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+        y : Ignored
+            Accepted for scikit-learn's sake; labels are never used.
+
+        Returns
+        -------
+        score : float
+            Between 0 and ``log(n_clusters)``; higher is better.
+        """
+
+        def summarize(batch: Predictions) -> NDArray[np.float64]:
+            probabilities = batch.probabilities.numpy()
+            conditional = entropy(probabilities).sum()
+            return np.append(probabilities.sum(axis=0), [conditional, len(probabilities)])[None]
+
+        *sizes, conditional, n = self._infer(X, summarize).sum(axis=0)
+        return float(entropy(np.array(sizes) / n) - conditional / n)
+
+    @property
+    def _model(self) -> ClusterModel:
+        model: ClusterModel = self._objective.model
+        return model
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._model.embedding.embedding_dim
+
+    def _infer(self, X: Any, summarize: Callable[[Predictions], NDArray[Any]]) -> NDArray[Any]:
+        """Apply a function to predictions batch by batch, and join the results."""
+        check_is_fitted(self)
+        try:
+            device = choose_device(self.device)
+        except ValueError:  # fitted on a device that this machine does not have
+            device = torch.device("cpu")
+        source = open_source(self, X, device, reset=False)
+        with intra_op_threads(self._n_threads(device)):
+            batches = infer(self._model, source, self._second_opinion())
+            return np.concatenate([summarize(batch) for batch in batches])
+
+    def _second_opinion(self) -> nn.Module | None:
+        """Return what judges the labels: maps descriptions of samples to logits."""
+        opinion: nn.Module | None = getattr(self, "_confidence", None)
+        return opinion
+
+    def _takes_images(self) -> bool:
+        return hasattr(self, "image_shape_")
+
+    def _n_threads(self, device: torch.device) -> int:
+        """Return how many CPU threads to use inside an operation.
+
+        In the small products of a feature encoder threads cost more than they give, and very much
+        more on a busy machine.
+        """
+        small = device.type == "cpu" and not self._takes_images()
+        return 1 if small else torch.get_num_threads()
