@@ -85,7 +85,7 @@ class VoteObjective(nn.Module):
 def n_epochs(n_samples: int) -> int:
     """Return the number of passes that :func:`fit_confidence` takes."""
     n_batches = max(n_samples // BATCH_SIZE, 1)
-    return max(round(min(STEPS, max(n_samples // 4, 10)) / n_batches), 1)
+    return max(round(min(STEPS, max(n_samples // 7, 6)) / n_batches), 1)
 
 
 def fit_confidence(

@@ -31,7 +31,7 @@ from skdeepcluster.estimators._building import (
     build_networks,
     build_views,
 )
-from skdeepcluster.estimators._inference import descriptions, embed_and_label, vote
+from skdeepcluster.estimators._inference import embed_and_label, prepared_rows, vote
 from skdeepcluster.estimators._prediction import PredictionMixin
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import (
@@ -377,8 +377,9 @@ class DeepClusterer(
         """Learn from independent partitions how far the labels can be trusted."""
         generator = trainer.generator("votes")
         rows = torch.randperm(len(source), generator=generator)[:CALIBRATION_ROWS]
-        prepared = torch.cat([self._model.prepare(source.rows(i)) for i in rows.tensor_split(16)])
-        views = descriptions(prepared, embedding[rows].to(source.device))
+        views = [embedding[rows].to(source.device)]
+        if not self._takes_images():
+            views = [prepared_rows(self._model, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
         votes = vote(views, labels, self.n_clusters, generator)
         with report.phase("calibration", n_epochs(len(rows))) as hook:

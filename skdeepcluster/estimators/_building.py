@@ -45,7 +45,7 @@ class Recipe:
         Steps for feature arrays of 20,000 rows and more. Smaller ones get fewer, 250 at most at
         some thousand rows.
     samples_per_step : float
-        Very small arrays get one step for each so many rows, and ten at least, so that a fit on
+        Very small arrays get one step for each so many rows, and six at least, so that a fit on
         fifty rows takes a fraction of a second.
     image_epochs : int
         Passes over a set of images.
@@ -62,7 +62,7 @@ class Recipe:
         if self.image_epochs:
             return self.image_epochs
         wanted = min(n_samples / self.samples_per_step, 250 + n_samples / 130)
-        steps = min(max(wanted, 10.0), self.max_steps)
+        steps = min(max(wanted, 6.0), self.max_steps)
         return max(round(steps / max(n_samples // batch_size, 1)), 1)
 
 

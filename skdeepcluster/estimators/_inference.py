@@ -72,6 +72,13 @@ def descriptions(prepared: Tensor, embedding: Tensor) -> list[Tensor]:
     return [prepared, embedding] if prepared.ndim == 2 else [embedding]
 
 
+@torch.no_grad()
+def prepared_rows(model: ClusterModel, source: Source, rows: Tensor) -> Tensor:
+    """Return samples as the encoder gets them, flat."""
+    parts = [model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
+    return torch.cat(parts).flatten(1)
+
+
 def vote(
     views: list[Tensor], labels: Tensor, n_clusters: int, generator: torch.Generator
 ) -> Tensor:

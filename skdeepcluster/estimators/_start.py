@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from skdeepcluster.data import NeighborViews, Source
 from skdeepcluster.estimators._building import PairedViews, Recipe
+from skdeepcluster.estimators._inference import prepared_rows
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import KMeansResult, best_separated, kmeans, merged_partitions
@@ -61,12 +62,6 @@ def choose_partition(
     rows = torch.linspace(0, len(source) - 1, min(len(source), JUDGED_ROWS)).round().long()
     judged = {name: labels[rows.to(labels.device)] for name, labels in candidates.items()}
     return best_separated(judged, prepared_rows(model, source, rows), n_clusters)
-
-
-def prepared_rows(model: ClusterModel, source: Source, rows: Tensor) -> Tensor:
-    """Return samples as the encoder gets them, flat."""
-    parts = [model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
-    return torch.cat(parts).flatten(1)
 
 
 def fit_head(
