@@ -8,9 +8,10 @@ from skdeepcluster.calibration._confidence import (
     n_epochs,
     vote_loss,
 )
-from skdeepcluster.calibration._votes import collect_votes
+from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
 
 __all__ = [
+    "MOST_ROWS",
     "ConfidenceHead",
     "RegionCalibrator",
     "collect_votes",

@@ -15,12 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
-from skdeepcluster.calibration._votes import collect_votes
-from skdeepcluster.training import SilentHook, Trainer, intra_op_threads
+from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
+from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads
 
-MAX_SEED = 2**31 - 1
-# More rows than this add nothing to a linear head.
-MOST_ROWS = 2**14
 INFERENCE_ROWS = 2**13
 
 

@@ -19,6 +19,8 @@ from skdeepcluster.numerics import (
     nearest_neighbors,
 )
 
+# Votes are taken about so many samples at most: time and memory do not grow beyond that.
+MOST_ROWS = 2**14
 # Random directions onto which features are projected; so many keep distances to about a tenth.
 PROJECTED_WIDTH = 64
 # A voter sees half of the samples, but no more than this many, or this many for each cluster.

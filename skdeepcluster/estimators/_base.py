@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-from skdeepcluster.calibration import ConfidenceHead, fit_confidence, n_epochs
+from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
 from skdeepcluster.data import Source
 from skdeepcluster.estimators._building import (
     PairedViews,
@@ -46,6 +46,7 @@ from skdeepcluster.networks import ClusterModel, is_pretrained
 from skdeepcluster.numerics import cluster_means
 from skdeepcluster.objectives import ContrastiveObjective
 from skdeepcluster.training import (
+    MAX_SEED,
     CheckpointFolder,
     Phase,
     Trainer,
@@ -58,7 +59,6 @@ from skdeepcluster.training import (
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-MAX_SEED = 2**31 - 1
 FEATURE_PRETRAINING = Recipe(
     batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=8 / 3
 )
@@ -66,8 +66,6 @@ IMAGE_PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
 # Images take the usual value; on feature arrays 1 gave long tails more room in exploration.
 FEATURE_TEMPERATURE = 1.0
 IMAGE_TEMPERATURE = 0.5
-# More rows than this add nothing to a linear head.
-CALIBRATION_ROWS = 2**14
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
 # Calls between a warning in _warn_about and the line that called fit, decorators included.
@@ -376,7 +374,7 @@ class DeepClusterer(
     ) -> None:
         """Learn from independent partitions how far the labels can be trusted."""
         generator = trainer.generator("votes")
-        rows = torch.randperm(len(source), generator=generator)[:CALIBRATION_ROWS]
+        rows = torch.randperm(len(source), generator=generator)[:MOST_ROWS]
         views = [embedding[rows].to(source.device)]
         if not self._takes_images():
             views = [prepared_rows(self._model, source, rows), *views]

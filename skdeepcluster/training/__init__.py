@@ -2,10 +2,11 @@
 
 from skdeepcluster.training._checkpoint import CheckpointFolder
 from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
-from skdeepcluster.training._loop import EpochHook, Phase, SilentHook, Trainer
+from skdeepcluster.training._loop import MAX_SEED, EpochHook, Phase, SilentHook, Trainer
 from skdeepcluster.training._schedules import constant, cosine, one_cycle
 
 __all__ = [
+    "MAX_SEED",
     "CheckpointFolder",
     "EpochHook",
     "Phase",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from skdeepcluster.training._checkpoint import CheckpointFolder
 
 Record = dict[str, Any]
+# Seeds of a trainer are drawn below this.
+MAX_SEED = 2**31 - 1
 
 
 class EpochHook(Protocol):
