@@ -208,7 +208,7 @@ def test_a_head_of_any_size_is_fitted(n, k):
 
 def test_the_number_of_passes():
     # About a hundred steps; fewer for small data, one pass at least for large.
-    assert [n_epochs(n) for n in (1, 40, 200, 400, 1024, 10_000)] == [10, 10, 50, 100, 50, 5]
+    assert [n_epochs(n) for n in (1, 42, 210, 700, 1024, 10_000)] == [6, 6, 30, 100, 50, 5]
     assert n_epochs(10**6) == 1
 
 
