@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, MetaEstimatorMixin, clone
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -184,6 +183,9 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
                 f"clusterer={self.clusterer!r} has neither predict nor labels_ after fit. Pass a "
                 "clusterer, for example KMeans()."
             )
+        # Imported here: few clusterers need it, and it takes its time.
+        from sklearn.neighbors import KNeighborsClassifier
+
         return KNeighborsClassifier(n_neighbors=1).fit(features, self.clusterer_.labels_)
 
     def _label(self, X: ArrayLike, features: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -142,7 +142,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
     n_iter_ : int
         Epochs of the clustering phase.
     n_skipped_steps_ : int
-        Batches of which nothing was selected, which changed nothing.
+        Batches of which nothing was selected and which changed nothing, because there was no
+        calibration head to learn from them.
     device_ : str
         Where the fit ran.
     n_features_in_ : int

@@ -5,7 +5,6 @@ from skdeepcluster.objectives._calibrated import (
     calibration_loss,
     candidates_per_cluster,
     region_targets,
-    select_above,
     select_confident,
     size_divergence,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "marginal_loss",
     "pseudo_labels",
     "region_targets",
-    "select_above",
     "select_confident",
     "self_training_loss",
     "size_divergence",

@@ -10,11 +10,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import ClusterModel, PrototypePerceptron
 from skdeepcluster.numerics import cluster_means, contingency_table, nearest_center
-from skdeepcluster.objectives._mini import class_weights
+from skdeepcluster.objectives._mini import class_weights, pseudo_labels, self_training_loss
 
 
 def region_targets(probabilities: Tensor, regions: Tensor, n_regions: int) -> Tensor:
@@ -86,8 +86,8 @@ def candidates_per_cluster(prior: Tensor, batch_size: int) -> Tensor:
 
 def select_confident(
     probabilities: Tensor, n_candidates: Tensor, owed: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return samples to learn from, and their pseudo-labels.
+) -> tuple[Tensor, Tensor]:
+    r"""Return which samples to learn from; their most likely clusters are the pseudo-labels.
 
     The candidates of cluster k are the samples with its highest probabilities. If these can be
     trusted, their sum is how many of the candidates belong to k; so many, rounded down, are kept,
@@ -106,9 +106,7 @@ def select_confident(
 
     Returns
     -------
-    rows : Tensor of shape (n_selected,), int64
-        Samples, each once.
-    labels : Tensor of shape (n_selected,), int64
+    selected : Tensor of shape (batch,), bool
     owed : Tensor of shape (n_clusters,)
         What is left over now.
     """
@@ -121,18 +119,8 @@ def select_confident(
     within = torch.arange(n, device=ranked.device)[:, None] < n_kept
     clusters = torch.arange(n_clusters, device=ranked.device)
     kept = within & (probabilities.argmax(dim=1)[order] == clusters)
-    labels, places = kept.T.nonzero(as_tuple=True)
-    return order[places, labels], labels, (due - kept.sum(dim=0)).clamp(0, 1)
-
-
-def select_above(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return the samples surer than a fixed threshold, and their most likely clusters.
-
-    The ablation of :func:`select_confident`; parameters and results as there.
-    """
-    confidence, labels = probabilities.detach().max(dim=1)
-    rows = (confidence > threshold).nonzero()[:, 0]
-    return rows, labels[rows]
+    selected = torch.zeros_like(kept).scatter(0, order, kept).any(dim=1)
+    return selected, (due - kept.sum(dim=0)).clamp(0, 1)
 
 
 class CalibratedObjective(nn.Module):
@@ -284,7 +272,8 @@ class CalibratedObjective(nn.Module):
         r"""Return :math:`L_{clu} + L_{cal} + w_{en} L_{en}` and what the history records.
 
         Feature vectors have no weak view beside themselves: without one the clean view stands in.
-        A batch from which nothing can be learned is marked as skipped.
+        Without a calibration head, a batch of which nothing is selected is marked as skipped; with
+        one, it still learns.
         """
         z_strong = self._embed(strong)
         judge = self.calibration_head or self.clustering_head
@@ -296,14 +285,12 @@ class CalibratedObjective(nn.Module):
             loss = loss + self._calibration_terms(z_clean.detach(), logits)
         with torch.no_grad():
             z_weak = z_clean if weak is None else self._embed(weak)
-            judged = judge(z_weak).softmax(dim=1)
-        rows, labels = self._select(judged)
-        if len(rows):
-            loss = loss + cross_entropy(self.clustering_head(z_strong)[rows], labels)
-        return loss, {
-            "selected": loss.new_tensor(len(rows) / len(clean)),
-            "skipped": loss.new_tensor(float(not loss.requires_grad)),
-        }
+            labels, selected = self._select(judge(z_weak))
+        loss = loss + self_training_loss(self.clustering_head(z_strong), labels, selected)
+        scalars = {"selected": selected.float().mean()}
+        if self.calibration_head is None:
+            scalars["skipped"] = 1 - selected.any().float()
+        return loss, scalars
 
     def _embed(self, view: Tensor) -> Tensor:
         embedding: Tensor = self.model.embedding(view) if self.fine_tune else view
@@ -333,10 +320,12 @@ class CalibratedObjective(nn.Module):
             self.region_centers.lerp_(means, rate[:, None])
         return regions
 
-    def _select(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        if self.confidence_threshold is not None:
-            return select_above(probabilities, self.confidence_threshold)
-        n_candidates = candidates_per_cluster(self.prior, len(probabilities))
-        rows, labels, owed = select_confident(probabilities, n_candidates, self.owed)
-        self.owed.copy_(owed)
-        return rows, labels
+    def _select(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pseudo-labels, and which of them to learn from."""
+        labels, selected = pseudo_labels(logits, self.confidence_threshold or 0.0)
+        if self.confidence_threshold is None:
+            n_candidates = candidates_per_cluster(self.prior, len(logits))
+            probabilities = logits.softmax(dim=1)
+            selected, owed = select_confident(probabilities, n_candidates, self.owed)
+            self.owed.copy_(owed)
+        return labels, selected
