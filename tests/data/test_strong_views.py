@@ -24,6 +24,7 @@ from skdeepcluster.data._strong_views import (
     posterize,
     solarize,
 )
+from tests.data.image_helpers import seeded
 
 N_KINDS = len(_TONES) + len(_MOVES)
 
@@ -31,11 +32,6 @@ N_KINDS = len(_TONES) + len(_MOVES)
 WHOLE = RandomImageViews(
     scale=(1, 1), ratio=(1, 1), flip=0, jitter=(0, 0, 0, 0), grey_probability=0
 )
-
-
-def seeded(seed=0):
-    """A generator of its own for every test."""
-    return torch.Generator().manual_seed(seed)
 
 
 def random_pixels(n=16, channels=3, height=12, width=17, seed=0):
