@@ -1,12 +1,17 @@
-"""MiniClustering against KMeans on feature arrays, with an ablation of its parts.
+"""Our methods against KMeans and others on feature arrays, with ablations of their parts.
 
-    python benchmarks/features.py --data DIR [--seeds 3] [--arrays digits ...] [--ablation ...]
+    python benchmarks/features.py --data DIR [--seeds 3] [--arrays digits ...] [--peers]
+        [--ablation ...]
 
 DIR holds ``stackoverflow.npz`` and ``tweet89.npz`` (arrays ``X`` and ``y``); without it only the
-digits of scikit-learn are used. Both methods get the same array, and nothing but the number of
-clusters; labels are read only to score. Long-tailed versions are drawn anew for each seed: which
-samples a draw keeps moves KMeans's ARI by .1. Prints medians over the seeds (and the range of ARI)
-with seconds and peak memory, and appends a JSON record per run to ``--output``.
+digits of scikit-learn are used. All methods get the same array, and nothing but the number of
+clusters (HDBSCAN and EVoC find their own); labels are read only to score. Long-tailed versions are
+drawn anew for each seed: which samples a draw keeps moves KMeans's ARI by .1. Prints medians over
+the seeds (and the range of ARI) with seconds and peak memory, and appends a JSON record per run to
+``--output``.
+
+``--peers`` adds clusterers of scikit-learn, each with its defaults, and EVoC's and ClustPy's where
+they are installed. Those that compare all samples with each other get arrays of up to 10,000 rows.
 """
 
 import argparse
@@ -22,21 +27,28 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import HDBSCAN, Birch, KMeans, MiniBatchKMeans
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.mixture import GaussianMixture
 
 import skdeepcluster
-from skdeepcluster import MiniClustering
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    MiniClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.datasets import make_long_tailed
 from skdeepcluster.metrics import class_averaged_accuracy, clustering_accuracy
 
 ARRAYS = ("digits", "digits LT", "tweet89", "stackoverflow", "stackoverflow LT")
-FURTHER_ARRAYS = ("clinc150", "clinc150 LT")
+FURTHER_ARRAYS = ("clinc150", "clinc150 LT", "digits LT100", "stackoverflow LT100")
+METHODS = (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+MOST_ROWS_FOR_ALL_PAIRS = 10_000
 FIRST_SEED = 1000
 IMAGE_BACKBONE = "test_resnet"  # timm's smallest ResNet: made for trying things out on a CPU
 
-ABLATION: dict[str, dict[str, Any]] = {
+ABLATION: dict[str, dict[str, Any]] = {  # of MiniClustering
     "start alone": {"max_epochs": 0},
     "init=kmeans": {"init": "kmeans"},
     "init=merged": {"init": "merged"},
@@ -49,11 +61,24 @@ ABLATION: dict[str, dict[str, Any]] = {
     "fine-tuned encoder": {"fine_tune": True, "learning_rate": 1e-4},
     "no pretraining": {"pretraining": None},
 }
+STABLE_ABLATION: dict[str, dict[str, Any]] = {  # of StableClusterDiscrimination
+    "stable: entropy": {"constraint": "entropy"},
+    "stable: entropy, weak": {"constraint": "entropy", "entropy_weight": 0.012},
+    "stable: no constraint": {"constraint": None},
+    "stable: lower bound .9": {"lower_bound": 0.9},
+    "stable: start alone": {"max_epochs": 0},
+    "stable: init=kmeans": {"init": "kmeans"},
+    "stable: init=random": {"init": "random"},
+    "stable: no neighbours": {"neighbor_weight": 0.0},
+    "stable: neighbours alone": {"neighbor_weight": 1000.0},
+    "stable: pretrained": {"pretraining": "auto"},
+    "stable: refined": {"refine": True},
+}
 
 
 def load(name: str, data: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return X and y of an array; names that end in LT are drawn long-tailed (ratio 10)."""
-    base = name.removesuffix(" LT")
+    """Return X and y of an array; LT means drawn long-tailed, with ratio 10 if none is named."""
+    base, _, ratio = name.partition(" LT")
     if base == "digits":
         X, y = load_digits(return_X_y=True)
     else:
@@ -62,16 +87,44 @@ def load(name: str, data: Path | None, seed: int) -> tuple[np.ndarray, np.ndarra
         with np.load(data / f"{base}.npz") as file:
             X, y = file["X"], file["y"]
     X = X.astype(np.float32)
-    if name.endswith(" LT"):
-        X, y = make_long_tailed(X, y, imbalance_ratio=10, random_state=seed)
+    if base != name:
+        X, y = make_long_tailed(X, y, imbalance_ratio=float(ratio or 10), random_state=seed)
     return X, y
 
 
 def methods(n_clusters: int, seed: int, ablation: list[str]) -> Iterator[tuple[str, Any]]:
     yield "KMeans", KMeans(n_clusters, n_init=10, random_state=seed)
-    yield "MiniClustering", MiniClustering(n_clusters, random_state=seed)
+    for method in METHODS:
+        yield method.__name__, method(n_clusters, random_state=seed)
     for name in ablation:
-        yield f"  {name}", MiniClustering(n_clusters, random_state=seed, **ABLATION[name])
+        if name in ABLATION:
+            yield f"  {name}", MiniClustering(n_clusters, random_state=seed, **ABLATION[name])
+        else:
+            parameters = STABLE_ABLATION[name]
+            yield (
+                f"  {name}",
+                StableClusterDiscrimination(n_clusters, random_state=seed, **parameters),
+            )
+
+
+def peers(n_clusters: int, seed: int, n_rows: int) -> Iterator[tuple[str, Any]]:
+    yield "MiniBatchKMeans", MiniBatchKMeans(n_clusters, n_init=10, random_state=seed)
+    yield (
+        "GaussianMixture (diag)",
+        GaussianMixture(n_clusters, covariance_type="diag", reg_covar=1e-3, random_state=seed),
+    )
+    if n_rows <= MOST_ROWS_FOR_ALL_PAIRS:
+        yield "Birch", Birch(n_clusters=n_clusters)
+        yield "HDBSCAN", HDBSCAN(copy=True)
+    with contextlib.suppress(ImportError):
+        from evoc import EVoC
+
+        yield "EVoC", EVoC(random_state=seed)
+    with contextlib.suppress(ImportError):
+        from clustpy.deep import DCN, DEC
+
+        yield "ClustPy DEC", DEC(n_clusters, random_state=seed)
+        yield "ClustPy DCN", DCN(n_clusters, random_state=seed)
 
 
 def measure(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
@@ -177,14 +230,16 @@ def main() -> None:
     parser.add_argument(
         "--ablation",
         nargs="*",
-        choices=tuple(ABLATION),
+        choices=(*ABLATION, *STABLE_ABLATION),
         help="parts to leave out or change, all if none is named",
     )
+    parser.add_argument("--peers", action="store_true", help="other clusterers, too")
     parser.add_argument("--images", action="store_true", help="digits as 8x8 images, too")
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
 
-    ablation = [] if arguments.ablation is None else arguments.ablation or list(ABLATION)
+    everything = [*ABLATION, *STABLE_ABLATION]
+    ablation = [] if arguments.ablation is None else arguments.ablation or everything
     arrays = arguments.arrays or (ARRAYS if arguments.data else ARRAYS[:2])
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     # The first fit imports the training engine; that is not the fit's time.
@@ -194,7 +249,10 @@ def main() -> None:
         for seed in seeds:
             X, y = load(array, arguments.data, seed)
             n_clusters = len(np.unique(y))
-            for name, estimator in methods(n_clusters, seed, ablation):
+            candidates = list(methods(n_clusters, seed, ablation))
+            if arguments.peers:
+                candidates += peers(n_clusters, seed, len(X))
+            for name, estimator in candidates:
                 records.append(run(array, name, estimator, X, y, seed))
             if arguments.images and array.startswith("digits"):
                 images = MiniClustering(n_clusters, backbone=IMAGE_BACKBONE, random_state=seed)

@@ -1,6 +1,17 @@
 """Deep clustering with the scikit-learn interface."""
 
-from skdeepcluster.estimators import CalibratedDeepClustering, DeepClusterer, MiniClustering
+from skdeepcluster.estimators import (
+    CalibratedDeepClustering,
+    DeepClusterer,
+    MiniClustering,
+    StableClusterDiscrimination,
+)
 
 __version__ = "0.1.0.dev0"
-__all__ = ["CalibratedDeepClustering", "DeepClusterer", "MiniClustering", "__version__"]
+__all__ = [
+    "CalibratedDeepClustering",
+    "DeepClusterer",
+    "MiniClustering",
+    "StableClusterDiscrimination",
+    "__version__",
+]

@@ -14,7 +14,13 @@ from skdeepcluster.data._sources import (
     value_range,
 )
 from skdeepcluster.data._strong_views import StrongImageViews
-from skdeepcluster.data._views import AugmentedViews, EmbeddedViews, NeighborViews, unchanged
+from skdeepcluster.data._views import (
+    AugmentedViews,
+    EmbeddedViews,
+    IndexedViews,
+    NeighborViews,
+    unchanged,
+)
 
 __all__ = [
     "RESIDENT_SHARE",
@@ -22,6 +28,7 @@ __all__ = [
     "AugmentedViews",
     "DatasetSource",
     "EmbeddedViews",
+    "IndexedViews",
     "NeighborViews",
     "RandomImageViews",
     "ResidentSource",

@@ -88,6 +88,24 @@ def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
+class IndexedViews:
+    """Views that come with the numbers of their samples, for objectives with state per sample.
+
+    Parameters
+    ----------
+    views : AugmentedViews or NeighborViews
+        Makes the views.
+    """
+
+    def __init__(self, views: Views) -> None:
+        self.views = views
+
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return the numbers of some samples, where their views are, and the views."""
+        views = self.views(index, generator)
+        return index.to(views[0].device), *views
+
+
 class EmbeddedViews:
     """Views that are embedded as they are made, by a network that does not learn.
 

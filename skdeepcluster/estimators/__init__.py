@@ -2,6 +2,12 @@
 
 from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._calibrated import CalibratedDeepClustering
+from skdeepcluster.estimators._discrimination import StableClusterDiscrimination
 from skdeepcluster.estimators._mini import MiniClustering
 
-__all__ = ["CalibratedDeepClustering", "DeepClusterer", "MiniClustering"]
+__all__ = [
+    "CalibratedDeepClustering",
+    "DeepClusterer",
+    "MiniClustering",
+    "StableClusterDiscrimination",
+]

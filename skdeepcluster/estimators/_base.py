@@ -7,6 +7,7 @@ import hashlib
 import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ from skdeepcluster.estimators._building import (
     build_networks,
     build_views,
 )
-from skdeepcluster.estimators._inference import embed_and_label, prepared_rows, vote
+from skdeepcluster.estimators._inference import embed_and_label, infer, prepared_rows, vote
 from skdeepcluster.estimators._prediction import PredictionMixin
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import (
@@ -95,7 +96,7 @@ class DeepClusterer(
         "batch_size": [one_of("auto"), integer(2)],
         "learning_rate": [one_of("auto"), real(0, None, "neither")],
         "device": [str, torch.device],
-        "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")],
+        "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed")],
         "num_workers": [integer(0)],
         "checkpoint_dir": [str, os.PathLike, None],
         "calibrate": ["boolean"],
@@ -153,17 +154,19 @@ class DeepClusterer(
         device = choose_device(self.device)
         source = open_source(self, X, device, reset=True)
         self._check_enough_samples(source)
+        n_threads = torch.get_num_threads()
         with intra_op_threads(self._n_threads(device)):
-            self._fit(source, CallbackReport(self, X, y, len(self._phases())))
+            self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
 
-    def _fit(self, source: Source, report: CallbackReport) -> None:
+    def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
         """Fit as a story: build, pretrain, start, train, finish, calibrate."""
         trainer = self._make_trainer(source)
         objective = self._build(source, trainer).to(source.device)
-        views = build_views(
-            source, objective.model.prepare, self.n_clusters, trainer.generator("views")
-        )
+        with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
+            views = build_views(
+                source, objective.model.prepare, self._most_clusters(), trainer.generator("views")
+            )
         try:
             if "pretraining" in self._phases():
                 self._pretrain(objective.model, views, trainer, report)
@@ -173,11 +176,13 @@ class DeepClusterer(
                 self._start(objective, source, views, trainer, report)
             self._train(objective, source, views, trainer, report)
         except DivergenceError:
-            self._finish(objective, source, trainer)
+            for _ in self._answers(objective, source):
+                self._finish(objective, source, trainer)
             raise
-        embedding = self._finish(objective, source, trainer)
-        if self.calibrate and not trainer.interrupted:
-            self._calibrate(embedding, source, trainer, report)
+        for _ in self._answers(objective, source):
+            embedding = self._finish(objective, source, trainer)
+            if self.calibrate and not trainer.interrupted:
+                self._calibrate(embedding, source, trainer, report)
         report.finish(lambda: self._fitted_attributes(objective, self._confidence))
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
@@ -209,7 +214,7 @@ class DeepClusterer(
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
-        state: dict[str, Any] = super().__getstate__()
+        state = dict(super().__getstate__())  # it may be our own __dict__
         for name in ("_objective", "_confidence"):
             if state.get(name) is not None:
                 state[name] = copy.deepcopy(state[name]).cpu()
@@ -241,11 +246,23 @@ class DeepClusterer(
     ) -> None:
         """Run the clustering phase."""
 
+    def _n_clusters(self) -> int:
+        """Return the number of clusters of the head that predicts."""
+        return self.n_clusters
+
+    def _most_clusters(self) -> int:
+        """Return the number of clusters, or the largest if there are several to choose from."""
+        return self.n_clusters
+
+    def _answers(self, objective: Any, source: Source) -> Iterator[None]:
+        """Yield once for each head that the fitted attributes are to be computed for."""
+        yield
+
     def _check_enough_samples(self, source: Source) -> None:
-        if len(source) < self.n_clusters:
+        n_clusters = self._most_clusters()
+        if len(source) < n_clusters:
             raise ValueError(
-                f"n_samples={len(source)} should be >= n_clusters={self.n_clusters}. Lower "
-                "n_clusters."
+                f"n_samples={len(source)} should be >= n_clusters={n_clusters}. Lower n_clusters."
             )
 
     def _goes_on(self) -> bool:
@@ -258,9 +275,15 @@ class DeepClusterer(
         # A backbone that arrives trained is the result of a longer pretraining than ours.
         return not (self._takes_images() and is_pretrained(self.backbone, self.pretrained))
 
+    def _learns_embedding(self) -> bool:
+        """Whether anything teaches a new encoder or projector before clusters depend on it."""
+        return self._pretrains()
+
     def _phases(self) -> list[str]:
         """Return the names of the phases that this fit will run."""
-        phases = ["clustering"] if self._goes_on() else self._own_phases()
+        phases = self._own_phases()
+        if self._goes_on():
+            phases = [phase for phase in phases if phase != "start"]
         if self._pretrains() and not self._goes_on():
             phases = ["pretraining", *phases]
         return [*phases, "calibration"] if self.calibrate else phases
@@ -305,7 +328,7 @@ class DeepClusterer(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(trainer.generator("build").initial_seed())
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, pretrains=self._pretrains()
+                source, self.backbone, self.pretrained, learns=self._learns_embedding()
             )
             model = ClusterModel(prepare, embedding, nn.Identity())
             objective = self._make_objective(model, len(source))
@@ -352,12 +375,13 @@ class DeepClusterer(
         self._objective = objective
         self._confidence = None
         embedding, labels = embed_and_label(objective.model, source)
-        sizes = torch.bincount(labels, minlength=self.n_clusters)
+        n_clusters = self._n_clusters()
+        sizes = torch.bincount(labels, minlength=n_clusters)
         if bool((sizes == 0).any()):
             # Empty clusters come last, so that the labels in use are consecutive.
             objective.reorder(torch.argsort((sizes == 0).int(), stable=True))
             embedding, labels = embed_and_label(objective.model, source)
-        centers, sizes = cluster_means(embedding, labels, self.n_clusters)
+        centers, sizes = cluster_means(embedding, labels, n_clusters)
         self._warn_about(sizes)
         self.labels_ = labels.numpy()
         self.cluster_sizes_ = sizes.numpy()
@@ -379,21 +403,35 @@ class DeepClusterer(
         if not self._takes_images():
             views = [prepared_rows(self._model, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
-        votes = vote(views, labels, self.n_clusters, generator)
+        n_clusters = self._n_clusters()
+        votes = vote(views, labels, n_clusters, generator)
         with report.phase("calibration", n_epochs(len(rows))) as hook:
-            self._confidence = fit_confidence(views, votes, self.n_clusters, trainer, hook)
+            self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
+
+    def _embed(self, objective: Any, source: Source) -> Tensor:
+        """Return the embedding of all samples, on the device."""
+        batches = infer(objective.model, source)
+        return torch.cat([batch.embedding for batch in batches]).to(source.device)
+
+    def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
+        """Return what the user gave, or for "auto" the default for this kind of data."""
+        return self._by_kind(features=features, images=images) if value == "auto" else value
+
+    def _by_kind(self, *, features: Any, images: Any) -> Any:
+        """Return the default for the kind of data that fit was given."""
+        return images if self._takes_images() else features
 
     def _warn_about(self, sizes: Tensor) -> None:
         n_lost = int((sizes == 0).sum())
         share = float(sizes.max() / sizes.sum())
         if n_lost:
             warnings.warn(
-                f"{n_lost} of {self.n_clusters} clusters have no sample; they come last in "
+                f"{n_lost} of {len(sizes)} clusters have no sample; they come last in "
                 "cluster_sizes_. Lower n_clusters.",
                 ConvergenceWarning,
                 stacklevel=USER_CODE,
             )
-        if self.n_clusters > 1 and share > DOMINANT_SHARE:
+        if len(sizes) > 1 and share > DOMINANT_SHARE:
             warnings.warn(
                 f"One cluster holds {share:.0%} of the samples. Lower learning_rate, or look for "
                 "outliers in X.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,13 +67,18 @@ class Recipe:
         return max(round(steps / max(n_samples // batch_size, 1)), 1)
 
 
+def given(value: Any, default: Any) -> Any:
+    """Return what the user gave, or the default for "auto"."""
+    return default if value == "auto" else value
+
+
 Backbone = str | os.PathLike[str] | nn.Module
 Weights = bool | str | os.PathLike[str]
 PairedViews = AugmentedViews | NeighborViews
 
 
 def build_networks(
-    source: Source, backbone: Backbone, pretrained: Weights, *, pretrains: bool
+    source: Source, backbone: Backbone, pretrained: Weights, *, learns: bool
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     """Return the preparation of raw samples and the embedding network for this data.
 
@@ -81,33 +87,34 @@ def build_networks(
     source : Source
         Gives the shape of the samples, and their statistics.
     backbone, pretrained : see ``DeepClusterer``
-    pretrains : bool
-        Whether a pretraining follows. Without one, no layer is added that only it would train.
+    learns : bool
+        Whether a pretraining follows, or the like. Without it, no layer is added that only it
+        would train.
     """
     if len(source.sample_shape) == 1:
-        return _feature_networks(source, backbone, pretrains)
-    return _image_networks(source, backbone, pretrained, pretrains)
+        return _feature_networks(source, backbone, learns)
+    return _image_networks(source, backbone, pretrained, learns)
 
 
 def _feature_networks(
-    source: Source, backbone: Backbone, pretrains: bool
+    source: Source, backbone: Backbone, learns: bool
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     mean, variance = moments(source, (0,))
     # One scale for all features: their relative sizes are information, above all in embeddings.
     prepare = Standardize(mean, variance.mean().sqrt())
-    if not pretrains and backbone == "auto":
+    if not learns and backbone == "auto":
         # An encoder that nothing has trained would only blur the features.
         identity = nn.Identity()
         return prepare, EmbeddingNetwork(identity, identity, source.sample_shape[0])
     network, width = build_backbone(backbone, source.sample_shape)
-    if not pretrains:
+    if not learns:
         return prepare, EmbeddingNetwork(network, nn.Identity(), width)
     projector = nn.Linear(width, FEATURE_EMBEDDING)
     return prepare, EmbeddingNetwork(network, projector, FEATURE_EMBEDDING)
 
 
 def _image_networks(
-    source: Source, backbone: Backbone, pretrained: Weights, pretrains: bool
+    source: Source, backbone: Backbone, pretrained: Weights, learns: bool
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     low, high = value_range(source)
     # Augmentations work on [0, 1]; the backbone then gets channels of mean zero.
@@ -121,7 +128,7 @@ def _image_networks(
         span = max(high - low, torch.finfo(torch.float32).tiny)
         mean, deviation = (mean - low) / span, variance.sqrt() / span
     normalized = nn.Sequential(Standardize(mean, deviation), network)
-    if not pretrains:
+    if not learns:
         return prepare, EmbeddingNetwork(normalized, nn.Identity(), width)
     projector = multilayer_perceptron([width, width, IMAGE_EMBEDDING])
     return prepare, EmbeddingNetwork(normalized, projector, IMAGE_EMBEDDING)

@@ -25,6 +25,7 @@ def candidate_partitions(
     n_clusters: int,
     init: str,
     generator: torch.Generator,
+    n_init: int = KMEANS_RUNS,
 ) -> dict[str, Tensor]:
     """Return partitions of the data into clusters: k-means, and mergers of the mini-clusters.
 
@@ -39,10 +40,12 @@ def candidate_partitions(
     init : {"auto", "kmeans", "merged"}
         Which to make; "auto" makes all.
     generator : torch.Generator
+    n_init : int
+        Runs of k-means, of which the best is taken.
     """
     candidates = {}
     if init != "merged":
-        run = kmeans(embedding, n_clusters, generator=generator, n_init=KMEANS_RUNS)
+        run = kmeans(embedding, n_clusters, generator=generator, n_init=n_init)
         candidates["kmeans"] = run.labels
     if init != "kmeans":
         graph = (views.neighbors, views.rows) if isinstance(views, NeighborViews) else ()
@@ -59,9 +62,14 @@ def choose_partition(
     """
     if len(candidates) == 1:
         return next(iter(candidates))
-    rows = torch.linspace(0, len(source) - 1, min(len(source), JUDGED_ROWS)).round().long()
+    rows = judged_rows(len(source))
     judged = {name: labels[rows.to(labels.device)] for name, labels in candidates.items()}
     return best_separated(judged, prepared_rows(model, source, rows), n_clusters)
+
+
+def judged_rows(n_samples: int) -> Tensor:
+    """Return the rows by which partitions are compared: all, or some spread evenly."""
+    return torch.linspace(0, n_samples - 1, min(n_samples, JUDGED_ROWS)).round().long()
 
 
 def fit_head(

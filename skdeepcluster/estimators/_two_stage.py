@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
 from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import PairedViews, Recipe
-from skdeepcluster.estimators._inference import infer
+from skdeepcluster.estimators._building import PairedViews, Recipe, given
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._start import candidate_partitions, choose_partition, fit_head
 from skdeepcluster.networks import ClusterModel
@@ -100,9 +99,9 @@ class TwoStageClusterer(DeepClusterer):
     ) -> None:
         recipe = self._by_kind(features=self._feature_training, images=self._image_training)
         n = len(views)
-        batch_size = min(_given(self.batch_size, recipe.batch_size), n)
-        epochs = _given(self.max_epochs, recipe.epochs(n, batch_size))
-        rate = _given(self.learning_rate, recipe.learning_rate)
+        batch_size = min(given(self.batch_size, recipe.batch_size), n)
+        epochs = given(self.max_epochs, recipe.epochs(n, batch_size))
+        rate = given(self.learning_rate, recipe.learning_rate)
         views = self._training_views(views)
         trained_views: PairedViews | EmbeddedViews = views
         if not self._fine_tunes():
@@ -135,20 +134,3 @@ class TwoStageClusterer(DeepClusterer):
             embedding = ResidentSource(self._embed(objective, source))
             return NeighborViews(embedding, nn.Identity(), views.neighbors, views.rows)
         return EmbeddedViews(views, objective.model.embedding)
-
-    def _embed(self, objective: Any, source: Source) -> Tensor:
-        """Return the embedding of all samples, on the device."""
-        batches = infer(objective.model, source)
-        return torch.cat([batch.embedding for batch in batches]).to(source.device)
-
-    def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
-        """Return what the user gave, or for "auto" the default for this kind of data."""
-        return self._by_kind(features=features, images=images) if value == "auto" else value
-
-    def _by_kind(self, *, features: Any, images: Any) -> Any:
-        """Return the default for the kind of data that fit was given."""
-        return images if self._takes_images() else features
-
-
-def _given(value: Any, default: Any) -> Any:
-    return default if value == "auto" else value

@@ -7,11 +7,12 @@ from skdeepcluster.networks._embedding import (
     Standardize,
     multilayer_perceptron,
 )
-from skdeepcluster.networks._heads import PrototypeHead, PrototypePerceptron
+from skdeepcluster.networks._heads import CosineHead, PrototypeHead, PrototypePerceptron
 from skdeepcluster.networks._teacher import EMATeacher
 
 __all__ = [
     "ClusterModel",
+    "CosineHead",
     "EMATeacher",
     "EmbeddingNetwork",
     "PrototypeHead",

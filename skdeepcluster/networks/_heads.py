@@ -39,6 +39,40 @@ class PrototypeHead(nn.Linear):
         self.bias.zero_()
 
 
+class CosineHead(nn.Module):
+    """The cosine to each of some centres, over a temperature.
+
+    Parameters
+    ----------
+    embedding_dim : int
+        Number of embedding dimensions.
+    n_clusters : int
+        Number of outputs.
+    temperature : float
+        The lower, the surer.
+    """
+
+    def __init__(self, embedding_dim: int, n_clusters: int, temperature: float) -> None:
+        super().__init__()
+        # Any length does: centres are scaled to unit length where they are used.
+        self.weight = nn.Parameter(normalize(torch.randn(n_clusters, embedding_dim), dim=1))
+        self.temperature = temperature
+
+    @property
+    def centers(self) -> Tensor:
+        """The centres, of unit length."""
+        return normalize(self.weight, dim=1)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the logits of embeddings of unit length."""
+        return (embedding / self.temperature) @ self.centers.T
+
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """Renumber the clusters: the new cluster i is the old ``order[i]``."""
+        self.weight.copy_(self.weight[order])
+
+
 class PrototypePerceptron(nn.Module):
     """A head with one hidden layer, whose rows start as centres of the data.
 

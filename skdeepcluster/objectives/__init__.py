@@ -9,6 +9,15 @@ from skdeepcluster.objectives._calibrated import (
     size_divergence,
 )
 from skdeepcluster.objectives._contrastive import ContrastiveObjective, info_nce
+from skdeepcluster.objectives._discrimination import (
+    DiscriminationHead,
+    DiscriminationObjective,
+    RefinementObjective,
+    center_loss,
+    encoder_loss,
+    entropy_cost,
+    raised_duals,
+)
 from skdeepcluster.objectives._mini import (
     HeadFit,
     MiniObjective,
@@ -22,15 +31,22 @@ from skdeepcluster.objectives._mini import (
 __all__ = [
     "CalibratedObjective",
     "ContrastiveObjective",
+    "DiscriminationHead",
+    "DiscriminationObjective",
     "HeadFit",
     "MiniObjective",
+    "RefinementObjective",
     "alignment_loss",
     "calibration_loss",
     "candidates_per_cluster",
+    "center_loss",
     "class_weights",
+    "encoder_loss",
+    "entropy_cost",
     "info_nce",
     "marginal_loss",
     "pseudo_labels",
+    "raised_duals",
     "region_targets",
     "select_confident",
     "self_training_loss",

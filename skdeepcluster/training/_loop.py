@@ -63,7 +63,8 @@ class Phase:
         Names the phase in the history, the checkpoints and the callbacks.
     objective : nn.Module
         ``objective(*views)`` returns the loss and a dict of scalars for the history. A scalar
-        named ``"skipped"`` that is nonzero asks to leave the parameters as they are.
+        named ``"skipped"`` that is nonzero asks to leave the parameters as they are. Its
+        ``begin_epoch()``, if it has one, is called before each epoch.
     views : callable
         ``views(index, generator)`` returns the tensors for the objective, on the device.
     n_samples, batch_size, epochs : int
@@ -73,8 +74,9 @@ class Phase:
         As for a torch optimiser, each with its ``lr``.
     optimizer : callable
         Builds the optimiser from the groups; has a ``fused`` implementation.
-    schedule : callable
-        Factor of the learning rates as a function of the progress.
+    schedule : callable or sequence of callable
+        Factor of the learning rates as a function of the progress; one for all groups, or one for
+        each.
     hook : EpochHook
         Told about every epoch.
     resumable : bool
@@ -90,7 +92,7 @@ class Phase:
     parameter_groups: list[dict[str, Any]]
     optimizer: Callable[..., torch.optim.Optimizer]
     hook: EpochHook
-    schedule: Schedule = constant
+    schedule: Schedule | Sequence[Schedule] = constant
     resumable: bool = True
 
 
@@ -211,8 +213,10 @@ class Trainer:
             good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
                 phase.hook.begin(epoch)
-                if not phase.objective.training:
-                    objective.train()
+                # Whatever was computed with a part of it since the last epoch, or before the first,
+                # may have left that part in evaluation mode, and no flag of the whole tells.
+                objective.train()
+                _announce_epoch(phase.objective)
                 state = _copy_state(phase.objective)
                 try:
                     record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
@@ -245,10 +249,13 @@ class Trainer:
         batch_size = min(phase.batch_size, phase.n_samples)
         n_batches = phase.n_samples // batch_size
         totals: dict[str, Tensor] = {}
+        schedules = phase.schedule
+        if callable(schedules):
+            schedules = [schedules] * len(optimizer.param_groups)
         for step in range(n_batches):
-            factor = phase.schedule((epoch + step / n_batches) / phase.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
+            progress = (epoch + step / n_batches) / phase.epochs
+            for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
+                group["lr"] = group["base_lr"] * schedule(progress)
             index = order[step * batch_size : (step + 1) * batch_size]
             loss, scalars = objective(*phase.views(index, generator))
             # Reading the scalar waits for an accelerator, so only objectives that can reject a
@@ -375,6 +382,11 @@ def _set_global_states(device: torch.device, states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:  # else the fit was begun on the CPU
         torch.cuda.set_rng_state(states[1], device)
+
+
+def _announce_epoch(objective: Any) -> None:
+    if hasattr(objective, "begin_epoch"):
+        objective.begin_epoch()
 
 
 def _copy_state(module: nn.Module) -> dict[str, Tensor]:

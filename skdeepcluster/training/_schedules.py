@@ -35,5 +35,24 @@ def one_cycle(progress: float, warmup: float = 0.3) -> float:
     return _half_cosine(1.0, 0.0, (progress - warmup) / (1 - warmup))
 
 
+def delayed(rest: float, warmup: float) -> Schedule:
+    """Return a schedule that rests at zero, rises in a line, and falls along a half cosine.
+
+    Parameters
+    ----------
+    rest, warmup : float
+        Shares of the steps at which the rise begins and ends, ``0 <= rest <= warmup < 1``.
+    """
+
+    def schedule(progress: float) -> float:
+        if progress < rest:
+            return 0.0
+        if progress < warmup:
+            return (progress - rest) / (warmup - rest)
+        return _half_cosine(1.0, 0.0, (progress - warmup) / (1 - warmup))
+
+    return schedule
+
+
 def _half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -7,6 +7,7 @@ from torch import nn
 from skdeepcluster.data import (
     AugmentedViews,
     EmbeddedViews,
+    IndexedViews,
     NeighborViews,
     RandomImageViews,
     ResidentSource,
@@ -103,6 +104,33 @@ def test_embedded_views_embed_what_the_views_make():
     for ours, view in zip(embedded, views(index, seeded()), strict=True):
         assert torch.equal(ours, embedding(view).detach())
         assert not ours.requires_grad
+
+
+@pytest.mark.parametrize("make", [neighbor_views, image_views])
+def test_indexed_views_come_with_the_numbers_of_their_samples(make):
+    views, index = make(), torch.tensor([4, 0, 9, 4])
+    numbers, *indexed = IndexedViews(views)(index, seeded())
+    assert torch.equal(numbers, index)
+    assert numbers.dtype == torch.long
+    for ours, view in zip(indexed, views(index, seeded()), strict=True):
+        assert torch.equal(ours, view)
+
+
+def test_indexed_views_number_the_nodes_and_not_the_rows():
+    views = neighbor_views(k=2, rows=torch.tensor([3, 8, 9, 20, 29]))
+    numbers, first, _ = IndexedViews(views)(torch.tensor([4, 0]), seeded())
+    assert numbers.tolist() == [4, 0]
+    assert (first[:, 0] / 2).tolist() == [29, 3]
+
+
+def test_the_numbers_are_where_the_views_are():
+    def elsewhere(index, generator):
+        return tuple(torch.empty(len(index), 3, device="meta") for _ in range(3))
+
+    numbers, *views = IndexedViews(elsewhere)(torch.tensor([1, 2]), seeded())
+    assert len(views) == 3
+    assert numbers.device == views[0].device
+    assert numbers.shape == (2,)
 
 
 def test_preparation_leaves_no_gradient():

@@ -5,9 +5,13 @@ from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdeepcluster import CalibratedDeepClustering, MiniClustering
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    MiniClustering,
+    StableClusterDiscrimination,
+)
 
-ESTIMATORS = [MiniClustering(), CalibratedDeepClustering()]
+ESTIMATORS = [MiniClustering(), CalibratedDeepClustering(), StableClusterDiscrimination()]
 
 # check_estimator leaves these out; scikit-learn runs them on its own estimators.
 FURTHER_CHECKS = [

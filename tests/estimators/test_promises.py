@@ -25,7 +25,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import skdeepcluster
-from skdeepcluster import CalibratedDeepClustering, MiniClustering
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    MiniClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.calibration import confident_in
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.exceptions import DivergenceError
@@ -42,11 +46,16 @@ ESTIMATORS = {
     "random start": CalibratedDeepClustering(
         3, random_state=0, init="random", selection="balanced"
     ),
+    "one stage": StableClusterDiscrimination(3, random_state=0),
+    "refined": StableClusterDiscrimination(3, random_state=0, init="kmeans", refine=True),
+    "random centers": StableClusterDiscrimination(
+        3, random_state=0, init="random", constraint="entropy"
+    ),
 }
 # Ablations whose clusters need not be right, nor all be there.
-CRIPPLED = {"random start"}
+CRIPPLED = {"random start", "random centers"}
 LOST_CLUSTERS = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-METHODS = {name: ESTIMATORS[name] for name in ("default", "calibrated")}
+METHODS = {name: ESTIMATORS[name] for name in ("default", "calibrated", "one stage")}
 X, Y = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0)
 X = X.astype(np.float32)
 NOISE = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)  # without clusters
@@ -80,10 +89,27 @@ def tiny_backbone():
         return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
 
-def image_model(**parameters):
-    return MiniClustering(
+def image_model(method=MiniClustering, **parameters):
+    return method(
         2, backbone=tiny_backbone(), random_state=0, max_epochs=1, pretraining=None, **parameters
     )
+
+
+IMAGE_METHODS = {
+    "default": image_model(),
+    # So few steps lead nowhere from a random start; these stay near the start.
+    "one stage": image_model(
+        StableClusterDiscrimination,
+        init="kmeans",
+        learning_rate=1e-3,
+        center_learning_rate=1e-2,
+    ),
+}
+
+
+@pytest.fixture(params=IMAGE_METHODS)
+def image_method(request):
+    return clone(IMAGE_METHODS[request.param])
 
 
 # --- the fitted attributes agree with each other -------------------------------------------------
@@ -134,10 +160,10 @@ def test_history_has_one_record_per_epoch(estimator):
     assert estimator.device_ == "cpu"
 
 
-def test_clusters_that_no_sample_wants_come_last_and_are_announced():
+def test_clusters_that_no_sample_wants_come_last_and_are_announced(method):
     duplicates = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
     with pytest.warns(ConvergenceWarning, match="clusters have no sample"):
-        model = MiniClustering(5, random_state=0).fit(duplicates)
+        model = method.set_params(n_clusters=5).fit(duplicates)
     n_used = len(np.unique(model.labels_))
     assert n_used < 5
     np.testing.assert_array_equal(np.unique(model.labels_), np.arange(n_used))
@@ -268,7 +294,7 @@ def test_calibration_is_the_last_phase_for_callbacks_and_history(estimator, cali
     estimator.set_params(calibrate=calibrate).set_callbacks(Watch()).fit(X)
     phases = [record["phase"] for record in estimator.history_]
     assert ("calibration" in phases) == calibrate
-    assert phases[-1] == ("calibration" if calibrate else "clustering")
+    assert phases[-1] == ("calibration" if calibrate else estimator._own_phases()[-1])
     assert epochs == phases
 
 
@@ -291,18 +317,19 @@ def test_labels_and_order_of_y_are_never_used(estimator):
 def test_same_seed_same_bits_and_another_seed_other_bits(estimator):
     first = clone(estimator).fit(X).transform(X)
     np.testing.assert_array_equal(first, clone(estimator).fit(X).transform(X))
-    if estimator.pretraining is not None:
+    if estimator._learns_embedding():
         assert not np.array_equal(
             first, clone(estimator).set_params(random_state=1).fit_transform(X)
         )
 
 
-def test_two_processes_give_the_same_labels():
+@pytest.mark.parametrize("name", ["default", "one stage"])
+def test_two_processes_give_the_same_labels(name):
     program = (
         "import numpy as np; from sklearn.datasets import make_blobs;"
-        "from skdeepcluster import MiniClustering;"
+        "import skdeepcluster;"
         "X, _ = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0);"
-        "m = MiniClustering(3, random_state=0).fit(X.astype(np.float32));"
+        f"m = skdeepcluster.{METHODS[name]!r}.fit(X.astype(np.float32));"
         "print(m.labels_.tolist(), m.transform(X.astype(np.float32))[0].tolist())"
     )
     outputs = {
@@ -337,10 +364,11 @@ def test_the_environment_is_left_alone():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_parameters_are_left_alone():
+@pytest.mark.parametrize("name", ["fine-tuned", "one stage"])
+def test_parameters_are_left_alone(name):
     backbone = nn.Linear(5, 4)
     before = [p.clone() for p in backbone.parameters()]
-    model = MiniClustering(3, backbone=backbone, fine_tune=True, random_state=0)
+    model = clone(ESTIMATORS[name]).set_params(backbone=backbone)
     parameters = model.get_params()
     model.fit(X)
     assert model.get_params() == parameters
@@ -402,6 +430,13 @@ def test_data_that_do_not_fit_are_streamed_with_the_same_result(estimator, monke
     np.testing.assert_array_equal(estimator.predict(X), labels)
 
 
+def test_rows_beyond_the_graph_of_neighbors_are_clustered_too(method, monkeypatch):
+    for module in ("_building", "_discrimination"):
+        monkeypatch.setattr(f"skdeepcluster.estimators.{module}.GRAPH_ROWS", 60)
+    assert adjusted_rand_score(Y, method.fit_predict(X)) > 0.95
+
+
+@pytest.mark.parametrize("name", METHODS)
 @settings(deadline=None, max_examples=20, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     n=st.integers(2, 40),
@@ -410,7 +445,7 @@ def test_data_that_do_not_fit_are_streamed_with_the_same_result(estimator, monke
     kind=st.sampled_from(["normal", "constant", "duplicates", "zero column", "far", "tiny"]),
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_any_small_array_is_clustered(n, d, k, kind):
+def test_any_small_array_is_clustered(name, n, d, k, kind):
     k = min(k, n)
     rng = np.random.default_rng(n * 100 + d)
     data = rng.normal(size=(n, d))
@@ -424,7 +459,7 @@ def test_any_small_array_is_clustered(n, d, k, kind):
         data += 1e6
     elif kind == "tiny":
         data *= 1e-20
-    model = MiniClustering(k, random_state=0).fit(data)
+    model = clone(METHODS[name]).set_params(n_clusters=k).fit(data)
     assert model.labels_.min() == 0
     np.testing.assert_array_equal(np.unique(model.labels_), np.arange(model.labels_.max() + 1))
     assert model.labels_.max() < k
@@ -437,26 +472,26 @@ def test_any_small_array_is_clustered(n, d, k, kind):
 # --- images --------------------------------------------------------------------------------------
 
 
-def test_images_channels_first_and_last_are_the_same():
-    first = image_model().fit(IMAGES)
-    last = image_model().fit(np.moveaxis(IMAGES, 1, 3))
+def test_images_channels_first_and_last_are_the_same(image_method):
+    first = clone(image_method).fit(IMAGES)
+    last = image_method.fit(np.moveaxis(IMAGES, 1, 3))
     assert first.image_shape_ == last.image_shape_ == (3, 8, 8)
     np.testing.assert_array_equal(first.labels_, last.labels_)
     np.testing.assert_array_equal(first.predict(np.moveaxis(IMAGES, 1, 3)), first.labels_)
 
 
-def test_uint8_and_unit_floats_are_the_same_images():
-    as_floats = image_model().fit((IMAGES / 255).astype(np.float32))
-    expected = image_model().fit(IMAGES).transform(IMAGES)
+def test_uint8_and_unit_floats_are_the_same_images(image_method):
+    as_floats = clone(image_method).fit((IMAGES / 255).astype(np.float32))
+    expected = image_method.fit(IMAGES).transform(IMAGES)
     found = as_floats.transform((IMAGES / 255).astype(np.float32))
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def test_images_with_pretraining_and_a_timm_backbone(monkeypatch):
+def test_images_with_pretraining_and_a_timm_backbone(image_method, monkeypatch):
     recipe = skdeepcluster.estimators._base.IMAGE_PRETRAINING
     short = type(recipe)(batch_size=8, learning_rate=1e-3, image_epochs=1)
     monkeypatch.setattr("skdeepcluster.estimators._base.IMAGE_PRETRAINING", short)
-    model = MiniClustering(2, backbone="test_resnet", max_epochs=1, random_state=0).fit(IMAGES)
+    model = image_method.set_params(backbone="test_resnet", pretraining="auto").fit(IMAGES)
     assert {r["phase"] for r in model.history_} == {"pretraining", "clustering", "calibration"}
     np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
     again = clone(model).fit(IMAGES)
@@ -499,11 +534,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_images(folder):
-    model = image_model().fit(folder)
+def test_a_folder_of_images(folder, image_method):
+    model = clone(image_method).fit(folder)
     assert len(model.paths_) == len(model.labels_) == len(IMAGES)
     order = [int(path[-6:-4]) for path in model.paths_]
-    expected = image_model().fit(IMAGES[order])
+    expected = image_method.fit(IMAGES[order])
     np.testing.assert_array_equal(model.labels_, expected.labels_)
     np.testing.assert_array_equal(model.predict(str(folder)), model.labels_)
     np.testing.assert_array_equal(model.predict(model.paths_[::-1]), model.labels_[::-1])
@@ -524,10 +559,11 @@ def test_unreadable_files_are_named_or_skipped_and_listed(folder):
     assert len(model.paths_) == len(model.labels_) == len(IMAGES)
 
 
-def test_a_folder_that_does_not_fit_into_memory_is_streamed(folder, monkeypatch):
-    labels = image_model().fit(folder).labels_
+def test_a_folder_that_does_not_fit_into_memory_is_streamed(folder, image_method, monkeypatch):
+    labels = clone(image_method).fit(folder).labels_
     monkeypatch.setattr("skdeepcluster.estimators._validation.free_memory", lambda device: 0)
-    np.testing.assert_array_equal(image_model(num_workers=2).fit(folder).labels_, labels)
+    image_method.set_params(num_workers=2)
+    np.testing.assert_array_equal(image_method.fit(folder).labels_, labels)
 
 
 # --- pipelines, searches, copies -----------------------------------------------------------------
@@ -540,11 +576,10 @@ def test_pipeline(sound_estimator):
     assert pipeline.transform(X).shape[0] == 90
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_grid_search_on_features(n_jobs):
-    search = GridSearchCV(
-        MiniClustering(random_state=0), {"n_clusters": [2, 3]}, cv=2, n_jobs=n_jobs
-    ).fit(X)
+# That estimators travel to other processes is seen with one of them.
+@pytest.mark.parametrize(("name", "n_jobs"), [*((name, 1) for name in METHODS), ("default", 2)])
+def test_grid_search_on_features(name, n_jobs):
+    search = GridSearchCV(clone(METHODS[name]), {"n_clusters": [2, 3]}, cv=2, n_jobs=n_jobs).fit(X)
     assert search.best_params_ == {"n_clusters": 3}
     assert adjusted_rand_score(Y, search.predict(X)) > 0.95
 
@@ -557,24 +592,37 @@ def test_grid_search_on_images(n_jobs):
     assert search.predict(IMAGES).shape == (24,)
 
 
-@pytest.mark.parametrize("copy", ["pickle", "joblib", "torch"])
-def test_copies_predict_the_same_and_hold_no_training_data(estimator, copy, tmp_path):
+def copy_by_pickle(estimator):
+    return pickle.loads(pickle.dumps(estimator))
+
+
+def copy_by_joblib(estimator):
+    buffer = io.BytesIO()
+    joblib.dump(estimator, buffer)
+    return joblib.load(buffer)
+
+
+def copy_by_torch(estimator):
+    buffer = io.BytesIO()
+    torch.save(estimator, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def test_copies_predict_the_same_and_hold_no_training_data(estimator):
     data = np.tile(X, (50, 20))
     estimator.fit(data)
-    buffer = io.BytesIO()
-    if copy == "torch":
-        torch.save(estimator, buffer)
-        buffer.seek(0)
-        again = torch.load(buffer, weights_only=False)
-    elif copy == "joblib":
-        joblib.dump(estimator, tmp_path / "model")
-        again = joblib.load(tmp_path / "model")
-    else:
-        again = pickle.loads(pickle.dumps(estimator))
-    np.testing.assert_array_equal(again.predict(data), estimator.labels_)
+    for copy in (copy_by_pickle, copy_by_joblib, copy_by_torch):
+        np.testing.assert_array_equal(copy(estimator).predict(data), estimator.labels_)
     state = pickle.dumps(estimator)
     parameters = sum(p.numel() for p in estimator._objective.parameters())
     assert len(state) < 8 * parameters + 8 * len(data) + 100_000 < data.nbytes
+
+
+def test_pickling_leaves_the_estimator_as_it_was(method):
+    before = dict(vars(method.fit(X)))
+    pickle.dumps(method)
+    assert all(vars(method)[name] is value for name, value in before.items())
 
 
 def test_get_feature_names_out_and_set_output(estimator):
@@ -618,18 +666,25 @@ def test_warm_start_after_a_change_of_parameters(change):
             model.fit(X)
 
 
-def test_warm_start_refuses_other_samples():
-    model = MiniClustering(3, random_state=0, warm_start=True).fit(X)
+def test_warm_start_refuses_other_samples(method):
+    model = method.set_params(warm_start=True).fit(X)
     with pytest.raises(ValueError, match="warm_start"):
         model.fit(X[:, :4])
 
 
-@pytest.mark.parametrize("phase", ["pretraining", "clustering", "calibration"])
-@pytest.mark.parametrize("name", crippled_may_lose_clusters(ESTIMATORS))
+# A start is not resumable, so one of those that follow a pretraining tells nothing new.
+PHASES = [
+    (name, phase)
+    for name, estimator in ESTIMATORS.items()
+    for phase in estimator._phases()
+    if phase != "start" or estimator.pretraining is None
+]
+
+
+@LOST_CLUSTERS
+@pytest.mark.parametrize(("name", "phase"), PHASES)
 def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(name, phase, tmp_path):
     estimator = clone(ESTIMATORS[name])
-    if phase == "pretraining" and estimator.pretraining is None:
-        phase = "start"
 
     class Killed(Exception):
         pass
@@ -663,16 +718,17 @@ def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(name, phase, tmp_pat
     np.testing.assert_array_equal(clone(estimator).fit(X).transform(X), whole.transform(X))
 
 
-def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
-    MiniClustering(3, random_state=0, checkpoint_dir=tmp_path).fit(X)
+def test_a_checkpoint_of_another_fit_is_refused(method, tmp_path):
+    method.set_params(checkpoint_dir=tmp_path).fit(X)
     with pytest.raises(ValueError, match="n_clusters: 3 in the checkpoint, 2 now"):
-        MiniClustering(2, random_state=0, checkpoint_dir=tmp_path).fit(X)
+        clone(method).set_params(n_clusters=2).fit(X)
     with pytest.raises(ValueError, match="content of X"):
-        MiniClustering(3, random_state=0, checkpoint_dir=tmp_path).fit(X + 1)
+        clone(method).fit(X + 1)
 
 
-def test_a_loss_that_is_not_finite_raises_and_leaves_a_usable_model():
-    model = MiniClustering(3, random_state=0, learning_rate=1e30, fine_tune=True)
+@pytest.mark.parametrize("name", ["fine-tuned", "one stage"])
+def test_a_loss_that_is_not_finite_raises_and_leaves_a_usable_model(name):
+    model = clone(ESTIMATORS[name]).set_params(learning_rate=1e30)
     with (
         pytest.raises(DivergenceError, match="learning_rate"),
         warnings.catch_warnings(action="ignore", category=ConvergenceWarning),
@@ -694,9 +750,9 @@ def test_batches_without_confident_samples_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("with_y", [True, False])
-def test_a_scoring_monitor_sees_every_clustering_epoch(with_y):
+def test_a_scoring_monitor_sees_every_clustering_epoch(method, with_y):
     monitor = ScoringMonitor(scoring="adjusted_rand_score")
-    model = MiniClustering(3, random_state=0, max_epochs=4)
+    model = method.set_params(max_epochs=4)
     watched = clone(model).set_callbacks(monitor).fit(X, Y if with_y else None)
     np.testing.assert_array_equal(watched.transform(X), model.fit(X).transform(X))
     rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
@@ -705,7 +761,7 @@ def test_a_scoring_monitor_sees_every_clustering_epoch(with_y):
         assert rows[-1]["adjusted_rand_score"] > 0.95
 
 
-def test_a_callback_can_stop_the_clustering():
+def test_a_callback_can_stop_the_clustering(method):
     class StopAtOnce:
         def setup(self, estimator, context): ...
         def teardown(self, estimator, context): ...
@@ -714,7 +770,7 @@ def test_a_callback_can_stop_the_clustering():
         def on_fit_task_end(self, estimator, context):
             return context.task_name == "epoch" and context.parent.task_name == "clustering"
 
-    model = MiniClustering(3, random_state=0).set_callbacks(StopAtOnce()).fit(X)
+    model = method.set_callbacks(StopAtOnce()).fit(X)
     assert model.n_iter_ == 1
 
 
@@ -806,9 +862,9 @@ def test_numbers_beyond_single_precision_are_refused():
         MiniClustering(3).fit(np.where(np.eye(9) > 0, 1e300, 0.0))
 
 
-def test_warnings_point_at_the_line_that_called_fit():
+def test_warnings_point_at_the_line_that_called_fit(method):
     with pytest.warns(ConvergenceWarning) as caught:
-        MiniClustering(5, random_state=0).fit(np.repeat(np.eye(2), 20, axis=0))
+        method.set_params(n_clusters=5).fit(np.repeat(np.eye(2), 20, axis=0))
     assert {warning.filename for warning in caught} == {__file__}
 
 
@@ -820,15 +876,15 @@ def test_an_unknown_device_is_named():
 # --- the lever of the method ---------------------------------------------------------------------
 
 
-def test_large_classes_get_small_weights():
+def test_large_classes_get_small_weights(method):
     data, y = make_blobs(n_samples=[300, 40, 40], n_features=6, random_state=1)
-    model = MiniClustering(3, random_state=0).fit(data)
+    model = method.fit(data)
     assert adjusted_rand_score(y, model.labels_) > 0.95
     assert model.class_weights_.argmin() == model.cluster_sizes_.argmax()
 
 
-def test_never_much_worse_than_kmeans_on_plain_blobs():
+def test_never_much_worse_than_kmeans_on_plain_blobs(method):
     data, y = make_blobs(n_samples=600, centers=6, n_features=12, cluster_std=3, random_state=2)
     baseline = adjusted_rand_score(y, KMeans(6, n_init=10, random_state=0).fit_predict(data))
-    found = adjusted_rand_score(y, MiniClustering(6, random_state=0).fit_predict(data))
+    found = adjusted_rand_score(y, method.set_params(n_clusters=6).fit_predict(data))
     assert found > baseline - 0.02

@@ -1,11 +1,11 @@
-"""Heads that start as the nearest-centre rule, or as prototypes of the data."""
+"""Heads that start as the nearest-centre rule, as prototypes of the data, or as directions."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from skdeepcluster.networks import PrototypeHead, PrototypePerceptron
+from skdeepcluster.networks import CosineHead, PrototypeHead, PrototypePerceptron
 
 
 def random_rows(n, d, seed=0):
@@ -253,3 +253,65 @@ def test_a_perceptron_is_renumbered():
     before, order = head(z), torch.tensor([3, 0, 2, 1])
     head.reorder(order)
     assert torch.equal(head(z), before[:, order])
+
+
+def cosine_head(n_clusters=7, width=5, temperature=0.05, seed=0):
+    """Return a head whose weights have lengths other than one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        head = CosineHead(width, n_clusters, temperature)
+        with torch.no_grad():
+            head.weight.mul_(torch.rand(n_clusters, 1) + 0.5)
+    return head
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
+@pytest.mark.parametrize("n_clusters", [1, 2, 7])
+def test_logits_are_cosines_over_the_temperature(n_clusters, temperature):
+    head, z = cosine_head(n_clusters, temperature=temperature), random_rows(10, 5, seed=1)
+    logits = head(normalize(z, dim=1))
+    assert logits.shape == (10, n_clusters)
+    for i in range(10):
+        for k in range(n_clusters):
+            w = head.weight[k].detach()
+            cosine = (z[i] @ w) / (z[i].norm() * w.norm())
+            assert logits[i, k].item() == pytest.approx(cosine.item() / temperature, rel=1e-4)
+
+
+def test_a_new_cosine_head_has_unit_weights_from_the_global_generator():
+    heads = []
+    for seed in (3, 3, 4):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            heads.append(CosineHead(5, 7, 0.1))
+    torch.testing.assert_close(heads[0].weight.norm(dim=1), torch.ones(7))
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert not torch.equal(heads[0].weight, heads[2].weight)
+    assert heads[0].state_dict().keys() == {"weight"}
+
+
+def test_only_the_directions_of_the_weights_count():
+    head, z = cosine_head(), normalize(random_rows(10, 5, seed=1), dim=1)
+    centers, logits = head.centers.detach(), head(z).detach()
+    torch.testing.assert_close(centers.norm(dim=1), torch.ones(7))
+    with torch.no_grad():
+        head.weight.mul_(torch.logspace(-3, 3, 7)[:, None])
+    torch.testing.assert_close(head.centers, centers)
+    torch.testing.assert_close(head(z), logits)
+
+
+def test_no_gradient_changes_the_lengths_of_the_weights():
+    head = cosine_head()
+    head(normalize(random_rows(10, 5, seed=1), dim=1)).square().sum().backward()
+    assert (head.weight.grad.norm(dim=1) > 1).all()
+    along = (head.weight.grad * head.centers).sum(dim=1)
+    torch.testing.assert_close(along, torch.zeros(7), rtol=0, atol=1e-2)
+
+
+def test_a_cosine_head_is_renumbered():
+    head, z = cosine_head(4), normalize(random_rows(10, 5, seed=1), dim=1)
+    weight, before, order = head.weight, head(z), torch.tensor([3, 0, 2, 1])
+    head.reorder(order)
+    assert torch.equal(head(z), before[:, order])
+    assert head.weight is weight
+    assert weight.requires_grad

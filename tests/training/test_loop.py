@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.training import CheckpointFolder, Phase, Trainer, cosine
+from skdeepcluster.training import CheckpointFolder, Phase, Trainer, constant, cosine
 
 CPU = torch.device("cpu")
 EPOCHS = 4
@@ -86,6 +86,27 @@ class Scripted(nn.Module):
         factor = self.script[min(int(self.n_batches), len(self.script) - 1)]
         self.n_batches += 1
         return factor(self.weight), {}
+
+
+class Following(nn.Module):
+    """Pulls its parameter away from where it was when the epoch began."""
+
+    def __init__(self, fails_at=None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("previous", torch.zeros(3))
+        self.fails_at = fails_at
+        self.events = []
+
+    def begin_epoch(self):
+        self.events.append("begin")
+        self.previous.copy_(self.weight.detach())
+
+    def forward(self, first, second):
+        self.events.append("batch")
+        factor = math.nan if len(self.events) == self.fails_at else 1.0
+        target = self.previous + first.mean(dim=0)
+        return factor * (self.weight - target).square().sum(), {}
 
 
 def noisy_views(index, generator):
@@ -190,9 +211,75 @@ def test_the_schedule_scales_every_group():
     )
     trainer = make_trainer()
     trainer.run(phase)
-    assert progress == [i / 8 for i in range(8)]
-    np.testing.assert_allclose(rates, [[0.1 * cosine(p), 0.02 * cosine(p)] for p in progress])
+    assert progress == [i / 8 for i in range(8) for _ in groups]
+    np.testing.assert_allclose(rates, [[0.1 * cosine(p), 0.02 * cosine(p)] for p in progress[::2]])
     assert trainer.history[-1]["learning_rate"] == pytest.approx(0.1 * cosine(7 / 8))
+
+
+def test_every_group_may_have_a_schedule_of_its_own():
+    rates = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    objective = Objective()
+    layers = objective.network[0], objective.network[1], objective.network[3]
+    groups = [
+        {"params": layer.parameters(), "lr": rate}
+        for layer, rate in zip(layers, (0.1, 0.02, 0.3), strict=True)
+    ]
+    phase = make_phase(
+        objective,
+        parameter_groups=groups,
+        optimizer=Recording,
+        schedule=[cosine, constant, lambda progress: 1 - progress],
+        epochs=2,
+    )
+    trainer = make_trainer()
+    trainer.run(phase)
+    progress = [i / 8 for i in range(8)]
+    expected = [[0.1 * cosine(p), 0.02, 0.3 * (1 - p)] for p in progress]
+    np.testing.assert_allclose(rates, expected)
+    # The history has room for one: the highest.
+    assert [record["learning_rate"] for record in trainer.history] == pytest.approx(
+        [max(expected[3]), max(expected[7])]
+    )
+
+
+@pytest.mark.parametrize("n_schedules", [0, 1, 3])
+def test_schedules_have_to_match_the_groups(n_schedules):
+    objective = Objective()
+    groups = [{"params": objective.network[i].parameters(), "lr": 0.1} for i in (0, 3)]
+    phase = make_phase(objective, parameter_groups=groups, schedule=[cosine] * n_schedules)
+    with pytest.raises(ValueError, match="zip"):
+        make_trainer().run(phase)
+
+
+def test_a_group_whose_schedule_rests_is_not_trained():
+    objective = Objective()
+    body, head = objective.network[0], objective.network[3]
+    before = body.weight.detach().clone(), head.weight.detach().clone()
+    groups = [{"params": body.parameters(), "lr": 0.1}, {"params": head.parameters(), "lr": 0.1}]
+    schedules = [lambda progress: 0.0, constant]
+    make_trainer().run(make_phase(objective, parameter_groups=groups, schedule=schedules))
+    assert torch.equal(body.weight, before[0])
+    assert not torch.equal(head.weight, before[1])
+
+
+def test_an_objective_is_told_before_each_epoch():
+    objective = Following()
+    make_trainer().run(make_phase(objective))
+    assert objective.events == ["begin", *["batch"] * 4] * EPOCHS
+
+
+def test_an_objective_is_told_of_no_epoch_that_is_not_run():
+    objective = Following()
+    make_trainer().run(make_phase(objective, epochs=0))
+    assert objective.events == []
+    make_trainer().run(make_phase(objective, hook=Hook(at=1, action=lambda: True)))
+    assert objective.events.count("begin") == 2
 
 
 def test_modes():
@@ -316,6 +403,20 @@ def test_divergence_restores_the_last_state_known_to_be_good(tmp_path, bad, batc
     assert (saved["next_epoch"] if saved else 0) == bad_epoch
 
 
+@pytest.mark.parametrize("bad_epoch", range(EPOCHS))
+def test_divergence_restores_what_was_remembered_at_the_beginning_of_an_epoch(bad_epoch):
+    objective = Following(fails_at=5 * bad_epoch + 3)
+    states = [copy_of_state(objective)]
+    hook = Hook()
+    hook.end = lambda epoch: states.append(copy_of_state(objective))
+    with pytest.raises(DivergenceError, match=f"Epoch {bad_epoch + 1} of"):
+        make_trainer().run(make_phase(objective, hook=hook))
+    # The last good epoch began with what the one before it left behind, and remembered that.
+    state = states[max(bad_epoch - 1, 0)]
+    remembered = state["weight"] if bad_epoch else state["previous"]
+    assert_same_state(copy_of_state(objective), {**state, "previous": remembered})
+
+
 # Randomness ------------------------------------------------------------------------------------
 
 
@@ -409,6 +510,23 @@ def test_a_killed_fit_resumes_as_if_nothing_had_happened(tmp_path, uninterrupted
     else:
         assert first.begun == []
         assert second.begun == list(range(epoch, EPOCHS))
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS))
+def test_a_resumed_epoch_begins_as_if_nothing_had_happened(tmp_path, epoch):
+    def run(folder=None, **hook):
+        checkpoint = CheckpointFolder(folder, {}) if folder else None
+        objective = Following()
+        phase = make_phase(objective, hook=Hook(**hook), schedule=[cosine])
+        make_trainer(checkpoint=checkpoint).run(phase)
+        return objective
+
+    expected = run()
+    with pytest.raises(Crash):
+        run(tmp_path, at=epoch, action=crash)
+    resumed = run(tmp_path)
+    assert_same_state(copy_of_state(resumed), copy_of_state(expected))
+    assert resumed.events.count("begin") == EPOCHS - epoch
 
 
 def test_a_fit_killed_again_and_again(tmp_path, uninterrupted):

@@ -1,0 +1,534 @@
+"""StableClusterDiscrimination: encoder and clusters in one stage, without pretraining."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skdeepcluster.calibration import ConfidenceHead
+from skdeepcluster.data import IndexedViews, NeighborViews, Source
+from skdeepcluster.estimators._base import FEATURE_TEMPERATURE, IMAGE_TEMPERATURE, DeepClusterer
+from skdeepcluster.estimators._building import GRAPH_ROWS, PairedViews, Recipe, given
+from skdeepcluster.estimators._inference import prepared_rows
+from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._start import candidate_partitions, judged_rows
+from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.networks import ClusterModel
+from skdeepcluster.numerics import centroid_silhouette, kmeans
+from skdeepcluster.objectives import DiscriminationObjective, RefinementObjective
+from skdeepcluster.training import Phase, Schedule, Trainer, constant, cosine, delayed, one_cycle
+
+FEATURE_TRAINING = Recipe(batch_size=256, learning_rate=1e-3, max_steps=300, samples_per_step=8 / 3)
+FEATURE_CENTER_RATE = 2e-3
+# The paper's rates and batches; its 400 epochs are for devices that do one in seconds.
+IMAGE_TRAINING = Recipe(batch_size=128, learning_rate=0.2, image_epochs=40)
+IMAGE_CENTER_RATE = 1.2
+SGD = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
+WARMUP_EPOCHS = 11
+# Fine clusters only have to be small.
+FINE_ITERATIONS = 20
+REFINEMENT = Recipe(batch_size=256, learning_rate=1e-4, max_steps=100)
+REFINEMENT_EPOCHS = 5
+
+
+class StableClusterDiscrimination(DeepClusterer):
+    """Cluster in one stage: encoder and clusters learn together, without a pretraining.
+
+    Every sample has a cluster, assigned anew whenever it is seen. Unit centres learn from the
+    samples of their own cluster alone, which keeps them stable while the encoder moves; the
+    encoder learns to predict the clusters by the centres as they were when the epoch began. Several
+    heads share the encoder: one or more for each number of clusters asked for, and finer ones.
+    Which of them gives the labels is decided by how well they separate the samples.
+
+    On feature arrays the views are a sample and one of its nearest neighbours, which are also drawn
+    together by contrast, in the same stage. On images they are two augmentations.
+
+    Parameters
+    ----------
+    n_clusters : int or list of int, default=8
+        Number of clusters K. Of several numbers each gets a head of its own, all from one fit:
+        ``labels_`` is the answer of the one with the best score, and :meth:`choose` gives the
+        others.
+    init : {"auto", "kmeans", "merged", "random"}, default="auto"
+        Where heads start: from partitions of the embedding of the untrained encoder, or from random
+        directions, as in the paper. "kmeans" is k-means, "merged" merges small clusters by average
+        linkage. "auto" starts three heads on feature arrays, from k-means and from mergers by
+        centres and by neighbours, and keeps the best in the end; on images it is "random".
+    constraint : {"size", "entropy"} or None, default="size"
+        What keeps clusters alive. "size" makes clusters more attractive while they are smaller than
+        `lower_bound` allows; "entropy" makes large clusters less attractive, all the time.
+    lower_bound : float or "auto", default="auto"
+        Least size of a cluster, as a share of the mean size (r). "auto" is 0.3 for feature arrays,
+        and 0.9, the paper's, for images.
+    entropy_weight : float, default=0.12
+        Weight of the "entropy" constraint: by how much the cosine of a sample has to be higher to
+        join a cluster that is e times larger. The paper's alpha, over the number of samples.
+    over_clusterings : list of int or "auto", default="auto"
+        Further heads have so many times the (largest) number of clusters, as long as five samples
+        are left for each. "auto" is [4] for feature arrays, and 2 to 10, the paper's, for images.
+    label_share : float, default=0.2
+        Share of the own cluster in what the encoder is to predict (tau); the rest is the prediction
+        for the other view. The paper's value.
+    temperature : float, default=0.05
+        Of the predictions (t); the paper's value.
+    neighbor_weight : float, default=10.0
+        Weight of the contrast (InfoNCE) that draws the two views of a sample together, and apart
+        from other samples, relative to the rest of the loss; 0 turns it off. It is not in the
+        paper, whose encoders learn without it in 400 epochs and more; in a short fit, or with
+        neighbours as views, clusters alone teach an encoder too little.
+    refine : bool, default=False
+        Whether to train on confident predictions after the stage. The result is kept only if it
+        separates the samples better and loses no cluster.
+    backbone : "auto", str, path or nn.Module, default="auto"
+        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
+        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
+        Images of up to 64 pixels get a first layer with stride 1.
+    pretrained : bool or path, default=False
+        True loads timm's published weights (from its cache, or the network); a path is a file of
+        weights for the named backbone.
+    pretraining : "auto" or None, default=None
+        "auto" pretrains the encoder by contrast all the same: neighbours for feature arrays,
+        augmentations for images, unless the backbone comes with weights.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data; 0 keeps the start. "auto" is about 300 steps for feature arrays, fewer
+        for small ones, and 40 passes for images (the paper: 400 to 800). The last one is kept.
+    batch_size : int or "auto", default="auto"
+        Samples per step. "auto" is 256 for feature arrays and 128, the paper's, for images.
+    learning_rate : float or "auto", default="auto"
+        Of the encoder. "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.2 (the
+        paper's), of SGD, which rests in the first epoch, rises and falls along a cosine.
+    center_learning_rate : float or "auto", default="auto"
+        Of the centres, constant. "auto" is 0.002 for feature arrays and 1.2 for images (the
+        paper's).
+    calibrate : bool, default=True
+        Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
+        gives the share of independent partitions that agree. False gives the softmax of the head.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    precision : str, default="auto"
+        "auto" is "bf16-mixed" for images on CUDA devices that can, "32-true" otherwise.
+    num_workers : int, default=0
+        Threads that read the items of a Dataset or image files; 0 reads them one by one.
+    checkpoint_dir : path or None, default=None
+        Folder to which the state is written after each epoch. The same call resumes from there and
+        ends with the labels of an uninterrupted fit.
+    warm_start : bool, default=False
+        Whether to go on from the networks of the last fit instead of starting anew.
+    random_state : int, RandomState instance or None, default=None
+        Source of all randomness. An int gives the same labels, bit for bit, on the same machine
+        with the same number of threads.
+    verbose : int, default=0
+        Print one line per epoch if positive.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,), int64
+        Cluster of each training sample, numbered from zero without gaps.
+    n_clusters_ : int
+        The number of clusters that was chosen.
+    head_scores_ : dict of int to float
+        For each number of clusters the score of its best head: the median centroid silhouette of
+        its clusters, in the features as they came (of images, in the embedding), times the share
+        of clusters that have samples. No labels are needed for it.
+    selected_stage_ : {"clustering", "refinement"}
+        The stage whose result was kept.
+    cluster_sizes_ : ndarray of shape (n_clusters_,), int64
+        Number of training samples in each cluster; clusters that were lost come last, with 0.
+    cluster_centers_ : ndarray of shape (n_clusters_, n_embedding_dimensions)
+        Mean embedding of each cluster.
+    class_weights_ : ndarray of shape (n_clusters_,)
+        As MiniClustering's: number of clusters of the finest head over how many of them a cluster
+        occupies, small for large classes.
+    history_ : list of dict
+        One record per epoch: phase, epoch, loss, share of samples that changed cluster, learning
+        rate, seconds.
+    n_iter_ : int
+        Epochs of the clustering phase.
+    n_skipped_steps_ : int
+        Batches of the refinement without a confident sample, which changed nothing.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+        Numbers per sample.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string names for all.
+    image_shape_ : tuple of int
+        Channels, height and width of an image; for images only.
+    paths_ : list of str
+        The image files in the order of ``labels_``, if X was read from files.
+
+    See Also
+    --------
+    MiniClustering : For long-tailed data.
+    sklearn.cluster.KMeans : What to compare with on the same array.
+
+    References
+    ----------
+    Q. Qian. "Stable cluster discrimination for deep clustering." IEEE/CVF International Conference
+    on Computer Vision (ICCV), 2023.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from skdeepcluster import StableClusterDiscrimination
+    >>> X, _ = make_blobs(600, centers=3, n_features=10, random_state=3)
+    >>> model = StableClusterDiscrimination(n_clusters=[2, 3, 4], random_state=0).fit(X)
+    >>> model.n_clusters_
+    3
+    >>> model.cluster_sizes_.tolist()
+    [200, 200, 200]
+    >>> len(model.choose(4).cluster_sizes_)
+    4
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeepClusterer._parameter_constraints,
+        "n_clusters": [integer(1), list, tuple],
+        "init": [one_of("auto", "kmeans", "merged", "random")],
+        "constraint": [one_of("size", "entropy"), None],
+        "lower_bound": [one_of("auto"), real(0, 1, "both")],
+        "entropy_weight": [real(0, None, "left")],
+        "over_clusterings": [one_of("auto"), list, tuple],
+        "label_share": [real(0, 1, "both")],
+        "temperature": [real(0, None, "neither")],
+        "neighbor_weight": [real(0, None, "left")],
+        "refine": ["boolean"],
+        "center_learning_rate": [one_of("auto"), real(0, None, "neither")],
+    }
+    # What differs between the numbers of clusters of one fit.
+    _ANSWER = ("labels_", "cluster_sizes_", "cluster_centers_", "class_weights_", "_confidence")
+
+    n_clusters: int | Sequence[int]  # type: ignore[assignment]  # no other takes several
+    n_clusters_: int
+
+    def __init__(
+        self,
+        n_clusters: int | Sequence[int] = 8,
+        *,
+        init: str = "auto",
+        constraint: str | None = "size",
+        lower_bound: float | str = "auto",
+        entropy_weight: float = 0.12,
+        over_clusterings: Sequence[int] | str = "auto",
+        label_share: float = 0.2,
+        temperature: float = 0.05,
+        neighbor_weight: float = 10.0,
+        refine: bool = False,
+        backbone: str | os.PathLike[str] | nn.Module = "auto",
+        pretrained: bool | str | os.PathLike[str] = False,
+        pretraining: str | None = None,
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        learning_rate: float | str = "auto",
+        center_learning_rate: float | str = "auto",
+        calibrate: bool = True,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        num_workers: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.constraint = constraint
+        self.lower_bound = lower_bound
+        self.entropy_weight = entropy_weight
+        self.over_clusterings = over_clusterings
+        self.label_share = label_share
+        self.temperature = temperature
+        self.neighbor_weight = neighbor_weight
+        self.refine = refine
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.pretraining = pretraining
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.center_learning_rate = center_learning_rate
+        self.calibrate = calibrate
+        self.device = device
+        self.precision = precision
+        self.num_workers = num_workers
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def choose(self, n_clusters: int) -> Self:
+        """Return a fitted copy that answers with another of the numbers of clusters of the fit.
+
+        Parameters
+        ----------
+        n_clusters : int
+            One of the numbers that the estimator was fitted with.
+
+        Returns
+        -------
+        other : object
+            With the labels, probabilities and all else of that number's best head.
+
+        Raises
+        ------
+        ValueError
+            If the fit had no such number.
+        """
+        check_is_fitted(self)
+        if n_clusters not in self._by_count:
+            raise ValueError(
+                f"n_clusters={n_clusters} is none of the numbers of this fit: "
+                f"{sorted(self._by_count)}. Fit with n_clusters=[...] to have more to choose from."
+            )
+        other = copy.copy(self)  # with networks of its own, see __getstate__
+        other._objective.select(self._best_heads[n_clusters])
+        other.__dict__.update(self._by_count[n_clusters])
+        other.n_clusters_ = n_clusters
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all heads as CPU tensors."""
+        state = super().__getstate__()
+        if "_by_count" in state:
+            state["_by_count"] = {
+                k: {**answer, "_confidence": _on_cpu(answer["_confidence"])}
+                for k, answer in state["_by_count"].items()
+            }
+        return state
+
+    def _counts(self) -> list[int]:
+        """Return the numbers of clusters to choose from."""
+        if isinstance(self.n_clusters, Sequence):
+            return _positive_integers("n_clusters", self.n_clusters)
+        return [self.n_clusters]
+
+    def _most_clusters(self) -> int:
+        return max(self._counts())
+
+    def _n_clusters(self) -> int:
+        n_clusters: int = self._objective.selected_head.n_clusters
+        return n_clusters
+
+    def _learns_embedding(self) -> bool:
+        return True
+
+    def _phases(self) -> list[str]:
+        phases = super()._phases()
+        if self.calibrate:  # once for each number of clusters
+            phases += ["calibration"] * (len(self._counts()) - 1)
+        return phases
+
+    def _own_phases(self) -> list[str]:
+        return ["clustering", "refinement"] if self.refine else ["clustering"]
+
+    def _starts(self) -> int:
+        """Return the number of heads for each number of clusters."""
+        several = {} if self._takes_images() else {"auto": 3, "merged": 2}
+        return several.get(self.init, 1)
+
+    def _count_over_clusters(self, n_samples: int) -> list[int]:
+        """Return the numbers of clusters of the further heads."""
+        multiples = self._resolve(self.over_clusterings, features=[4], images=range(2, 11))
+        most = self._most_clusters()
+        counts = [
+            max(min(multiple * most, n_samples // 5), most)
+            for multiple in _positive_integers("over_clusterings", multiples)
+        ]
+        return sorted(set(counts))
+
+    def _make_objective(self, model: ClusterModel, n_samples: int) -> DiscriminationObjective:
+        objective = DiscriminationObjective(
+            model,
+            n_clusters=[k for k in self._counts() for _ in range(self._starts())],
+            n_over_clusters=self._count_over_clusters(n_samples),
+            # Of a large feature array only the rows of the graph of neighbours are trained on.
+            n_samples=n_samples if self._takes_images() else min(n_samples, GRAPH_ROWS),
+            constraint=self.constraint,
+            lower_bound=self._resolve(self.lower_bound, features=0.3, images=0.9),
+            entropy_weight=self.entropy_weight,
+            label_share=self.label_share,
+            temperature=self.temperature,
+            neighbor_weight=self.neighbor_weight,
+            neighbor_temperature=self._by_kind(
+                features=FEATURE_TEMPERATURE, images=IMAGE_TEMPERATURE
+            ),
+        )
+        if self._goes_on():
+            # Of other numbers of clusters there may be fewer; loading the heads will tell.
+            objective.select(min(self._objective.selected, objective.n_candidates - 1))
+        return objective
+
+    def _start(
+        self,
+        objective: DiscriminationObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Start the heads from partitions of the embedding, as little as it has learned yet."""
+        init = "random" if self.init == "auto" and self._takes_images() else self.init
+        if init == "random":
+            return
+        generator = trainer.generator("partitions")
+        embedding = self._embed(objective, source)
+        fine = [
+            kmeans(
+                embedding, head.n_clusters, generator=generator, n_init=1, max_iter=FINE_ITERATIONS
+            )
+            for head in objective.heads[objective.n_candidates :]
+        ]
+        partitions: list[Tensor] = []
+        for k in self._counts():
+            candidates = candidate_partitions(
+                embedding, fine[-1], views, k, init, generator, n_init=1
+            )
+            partitions += candidates.values()
+        partitions += [run.labels for run in fine]
+        rows = views.rows if isinstance(views, NeighborViews) else torch.arange(len(source))
+        for head, labels in zip(objective.heads, partitions, strict=True):
+            head.start_from(embedding[rows], labels[rows])
+
+    def _train(
+        self,
+        objective: DiscriminationObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Run the one stage, and the refinement if there is to be one."""
+        self.selected_stage_ = "clustering"
+        recipe = self._by_kind(features=FEATURE_TRAINING, images=IMAGE_TRAINING)
+        n = len(views)
+        batch_size = min(given(self.batch_size, recipe.batch_size), n)
+        epochs = given(self.max_epochs, recipe.epochs(n, batch_size))
+        center_rate = self._resolve(
+            self.center_learning_rate, features=FEATURE_CENTER_RATE, images=IMAGE_CENTER_RATE
+        )
+        with report.phase("clustering", epochs, lambda: self._fitted_attributes(objective)) as hook:
+            trainer.run(
+                Phase(
+                    name="clustering",
+                    objective=objective,
+                    views=IndexedViews(views),
+                    n_samples=n,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    parameter_groups=objective.parameter_groups(
+                        given(self.learning_rate, recipe.learning_rate), center_rate
+                    ),
+                    optimizer=self._by_kind(features=torch.optim.AdamW, images=SGD),
+                    schedule=[
+                        self._by_kind(features=one_cycle, images=_encoder_schedule(epochs)),
+                        constant,
+                    ],
+                    hook=hook,
+                )
+            )
+        if self.refine and not trainer.interrupted:
+            self._refine(objective, source, views, trainer, report)
+
+    def _refine(
+        self,
+        objective: DiscriminationObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Train on confident predictions; go back if that did not help."""
+        n = len(views)
+        batch_size = min(REFINEMENT.batch_size, n)
+        epochs = self._by_kind(features=REFINEMENT.epochs(n, batch_size), images=REFINEMENT_EPOCHS)
+        before = self._judge(objective, source)
+        state = copy.deepcopy(objective.state_dict())
+        refinement = RefinementObjective(objective)
+        with report.phase("refinement", epochs, lambda: self._fitted_attributes(objective)) as hook:
+            trainer.run(
+                Phase(
+                    name="refinement",
+                    objective=refinement,
+                    views=views,
+                    n_samples=n,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    parameter_groups=[
+                        {"params": list(refinement.parameters()), "lr": REFINEMENT.learning_rate}
+                    ],
+                    optimizer=torch.optim.Adam,
+                    schedule=cosine,
+                    hook=hook,
+                    resumable=False,
+                )
+            )
+        if _is_better(self._judge(objective, source), before):
+            self.selected_stage_ = "refinement"
+        else:
+            objective.load_state_dict(state)
+
+    @torch.no_grad()
+    def _judge(self, objective: DiscriminationObjective, source: Source) -> list[tuple[float, int]]:
+        """Return for each head to choose from its score, and how many clusters have samples."""
+        embedding = self._embed(objective, source)
+        rows = judged_rows(len(source))
+        seen = embedding[rows.to(embedding.device)]
+        X = seen if self._takes_images() else prepared_rows(objective.model, source, rows)
+        judged = []
+        for head in objective.candidates:
+            k = head.n_clusters
+            n_alive = len(head.head(embedding).argmax(dim=1).unique())
+            silhouette = centroid_silhouette(X, head.head(seen).argmax(dim=1), k)
+            judged.append((silhouette * n_alive / k, n_alive))
+        return judged
+
+    def _answers(self, objective: DiscriminationObjective, source: Source) -> Iterator[None]:
+        """Yield for the best head of each number of clusters, for the best of all last."""
+        objective.forget_samples()
+        scores = [score for score, _ in self._judge(objective, source)]
+        best: dict[int, int] = {}
+        for number, head in enumerate(objective.candidates):
+            k = head.n_clusters
+            if k not in best or scores[number] > scores[best[k]]:
+                best[k] = number
+        self.head_scores_ = {k: scores[number] for k, number in best.items()}
+        self._best_heads = best
+        self._by_count: dict[int, dict[str, Any]] = {}
+        for k in sorted(best, key=lambda k: scores[best[k]]):
+            objective.select(best[k])
+            yield
+            self.n_clusters_ = k
+            self._by_count[k] = {name: getattr(self, name) for name in self._ANSWER}
+
+
+def _encoder_schedule(epochs: int) -> Schedule:
+    """Let the centres find their places for an epoch, then warm up, as in the paper."""
+    rest = 1 / max(epochs, 2)
+    return delayed(rest, min(WARMUP_EPOCHS * rest, 0.25 + rest))
+
+
+def _positive_integers(name: str, values: Sequence[int]) -> list[int]:
+    numbers = [int(v) for v in values if isinstance(v, (int, np.integer)) and v > 0]
+    if len(numbers) != len(values) or not numbers or len(set(numbers)) != len(numbers):
+        raise ValueError(
+            f"{name}={list(values)!r} should be different positive integers, at least one."
+        )
+    return numbers
+
+
+def _is_better(after: list[tuple[float, int]], before: list[tuple[float, int]]) -> bool:
+    """Whether the best head has a better score than the best before, and no fewer clusters."""
+    (score, n_alive), (score_before, n_alive_before) = max(after), max(before)
+    return score > score_before and n_alive >= n_alive_before
+
+
+def _on_cpu(confidence: ConfidenceHead | None) -> ConfidenceHead | None:
+    return None if confidence is None else copy.deepcopy(confidence).cpu()
