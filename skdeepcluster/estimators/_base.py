@@ -69,8 +69,8 @@ FEATURE_TEMPERATURE = 1.0
 IMAGE_TEMPERATURE = 0.5
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
-# Calls between a warning in _warn_about and the line that called fit, decorators included.
-USER_CODE = 7
+# Calls between _warn_about_sizes and the line that called fit, decorators included.
+USER_CODE = 6
 
 
 class DeepClusterer(
@@ -178,11 +178,13 @@ class DeepClusterer(
         except DivergenceError:
             for _ in self._answers(objective, source):
                 self._finish(objective, source, trainer)
+            self._warn_about_sizes()
             raise
         for _ in self._answers(objective, source):
             embedding = self._finish(objective, source, trainer)
             if self.calibrate and not trainer.interrupted:
                 self._calibrate(embedding, source, trainer, report)
+        self._warn_about_sizes()
         report.finish(lambda: self._fitted_attributes(objective, self._confidence))
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
@@ -382,7 +384,6 @@ class DeepClusterer(
             objective.reorder(torch.argsort((sizes == 0).int(), stable=True))
             embedding, labels = embed_and_label(objective.model, source)
         centers, sizes = cluster_means(embedding, labels, n_clusters)
-        self._warn_about(sizes)
         self.labels_ = labels.numpy()
         self.cluster_sizes_ = sizes.numpy()
         self.cluster_centers_ = centers.numpy()
@@ -421,7 +422,8 @@ class DeepClusterer(
         """Return the default for the kind of data that fit was given."""
         return images if self._takes_images() else features
 
-    def _warn_about(self, sizes: Tensor) -> None:
+    def _warn_about_sizes(self) -> None:
+        sizes = self.cluster_sizes_
         n_lost = int((sizes == 0).sum())
         share = float(sizes.max() / sizes.sum())
         if n_lost:
