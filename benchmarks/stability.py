@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from skdeepcluster import StableClusterDiscrimination
-from skdeepcluster.objectives import DiscriminationHead
+from skdeepcluster.objectives import _discrimination, center_loss
 
 FIRST_SEED = 6000
 RECIPES: dict[str, dict[str, Any]] = {
@@ -32,11 +32,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def naive_loss(
-    self: DiscriminationHead, embedding: Tensor, logits: Tensor, labels: Tensor
-) -> Tensor:
-    """Return the cross-entropy in which the logits of all clusters learn."""
-    return cross_entropy(embedding @ self.head.centers.T / self.temperature, labels)
+def naive_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each head, in which the logits of all clusters learn."""
+    return torch.stack([cross_entropy(*head) for head in zip(logits, labels, strict=True)])
+
+
+LOSSES = {"stable": center_loss, "naive": naive_loss}
 
 
 def main() -> None:
@@ -47,12 +48,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     warnings.simplefilter("ignore")  # lost clusters are what is counted
-    losses = {"stable": DiscriminationHead.loss_of_centers, "naive": naive_loss}
     print(f"{'':16}{'recipe':18}{'constraint':12}{'loss':>8}{'clusters':>18}{'ARI':>8}")
     for array, recipe, constraint, name in product(
-        arguments.arrays, RECIPES, (None, "size"), losses
+        arguments.arrays, RECIPES, (None, "size"), LOSSES
     ):
-        DiscriminationHead.loss_of_centers = losses[name]  # type: ignore[method-assign]
+        _discrimination.center_loss = LOSSES[name]
         alive, ari = [], []
         for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds):
             X, y = load(array, arguments.data, seed)

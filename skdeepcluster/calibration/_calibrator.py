@@ -17,6 +17,7 @@ from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, 
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
 from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads
 
+Features = NDArray[np.float64] | NDArray[np.float32]
 INFERENCE_ROWS = 2**13
 
 
@@ -120,10 +121,10 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         self._labeler = self._make_labeler(features)
         self.labels_ = self._label(X, features)
         self.classes_, codes = np.unique(self.labels_, return_inverse=True)
-        self._mean = features.mean(axis=0)
-        scale = np.sqrt(features.var(axis=0).mean())
+        self._mean = features.mean(axis=0, dtype=np.float64)
+        scale = np.sqrt(features.var(axis=0, dtype=np.float64).mean())
         self._scale = scale if scale > 0 else 1.0
-        self._head = self._fit_head(self._prepare(features), torch.from_numpy(codes))
+        self._head = self._fit_head(features, torch.from_numpy(codes))
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
@@ -159,22 +160,25 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         features = self._check(X, reset=False)
         columns = torch.from_numpy(np.searchsorted(self.classes_, self._label(X, features)))
-        prepared = self._prepare(features)
         probabilities = np.empty((len(features), len(self.classes_)))
         with torch.no_grad(), intra_op_threads(1):
             for start in range(0, len(features), INFERENCE_ROWS):
                 rows = slice(start, start + INFERENCE_ROWS)
-                opinion = self._head(prepared[rows]).double().softmax(dim=1)
+                opinion = self._head(self._prepare(features[rows])).double().softmax(dim=1)
                 probabilities[rows] = confident_in(columns[rows], opinion).numpy()
         return probabilities
 
-    def _check(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
-        checked: NDArray[np.float64] = validate_data(
-            self, X, dtype=np.float64, ensure_min_samples=2 if reset else 1, reset=reset
+    def _check(self, X: ArrayLike, *, reset: bool) -> Features:
+        checked: Features = validate_data(
+            self,
+            X,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2 if reset else 1,
+            reset=reset,
         )
         return checked
 
-    def _make_labeler(self, features: NDArray[np.float64]) -> Any:
+    def _make_labeler(self, features: Features) -> Any:
         """Return what labels samples: the clusterer, or the nearest training sample."""
         if hasattr(self.clusterer_, "predict"):
             return self.clusterer_
@@ -188,16 +192,16 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
 
         return KNeighborsClassifier(n_neighbors=1).fit(features, self.clusterer_.labels_)
 
-    def _label(self, X: ArrayLike, features: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _label(self, X: ArrayLike, features: Features) -> NDArray[np.int64]:
         # The clusterer gets what the user passed: it may know the names of the columns.
         seen = X if self._labeler is self.clusterer_ else features
         return np.asarray(self._labeler.predict(seen), dtype=np.int64)
 
-    def _prepare(self, features: NDArray[np.float64]) -> Tensor:
+    def _prepare(self, features: Features) -> Tensor:
         """Centre and scale as a whole: the relative sizes of features are information."""
         return torch.from_numpy(((features - self._mean) / self._scale).astype(np.float32))
 
-    def _fit_head(self, features: Tensor, columns: Tensor) -> ConfidenceHead:
+    def _fit_head(self, features: Features, columns: Tensor) -> ConfidenceHead:
         trainer = Trainer(
             ["calibration"],
             device=torch.device("cpu"),
@@ -206,12 +210,12 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         )
         generator = trainer.generator("votes")
         rows = torch.randperm(len(features), generator=generator)[:MOST_ROWS]
-        features, n_classes = features[rows], len(self.classes_)
+        prepared, n_classes = self._prepare(features[rows.numpy()]), len(self.classes_)
         with intra_op_threads(1):  # as in the clusterers: the products are small
             votes = collect_votes(
-                features, columns[rows], n_classes, self.n_voters, generator, project=True
+                prepared, columns[rows], n_classes, self.n_voters, generator, project=True
             )
-            return fit_confidence([features], votes, n_classes, trainer, SilentHook())
+            return fit_confidence([prepared], votes, n_classes, trainer, SilentHook())
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_head")

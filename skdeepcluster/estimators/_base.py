@@ -31,6 +31,7 @@ from skdeepcluster.estimators._building import (
     Recipe,
     build_networks,
     build_views,
+    given,
 )
 from skdeepcluster.estimators._inference import embed_and_label, infer, prepared_rows, vote
 from skdeepcluster.estimators._prediction import PredictionMixin
@@ -413,6 +414,12 @@ class DeepClusterer(
         """Return the embedding of all samples, on the device."""
         batches = infer(objective.model, source)
         return torch.cat([batch.embedding for batch in batches]).to(source.device)
+
+    def _plan(self, recipe: Recipe, n_samples: int) -> tuple[int, int, float]:
+        """Return batch size, epochs and learning rate: the recipe's where the user did not say."""
+        batch_size = min(given(self.batch_size, recipe.batch_size), n_samples)
+        epochs = given(self.max_epochs, recipe.epochs(n_samples, batch_size))
+        return batch_size, epochs, given(self.learning_rate, recipe.learning_rate)
 
     def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
         """Return what the user gave, or for "auto" the default for this kind of data."""

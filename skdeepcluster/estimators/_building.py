@@ -67,6 +67,11 @@ class Recipe:
         return max(round(steps / max(n_samples // batch_size, 1)), 1)
 
 
+def n_fine_clusters(multiple: int, n_clusters: int, n_samples: int) -> int:
+    """Return so many times the number of clusters, as long as five samples are left for each."""
+    return max(min(multiple * n_clusters, n_samples // 5), n_clusters)
+
+
 def given(value: Any, default: Any) -> Any:
     """Return what the user gave, or the default for "auto"."""
     return default if value == "auto" else value

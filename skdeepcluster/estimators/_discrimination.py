@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skdeepcluster.calibration import ConfidenceHead
 from skdeepcluster.data import IndexedViews, NeighborViews, Source
 from skdeepcluster.estimators._base import FEATURE_TEMPERATURE, IMAGE_TEMPERATURE, DeepClusterer
-from skdeepcluster.estimators._building import GRAPH_ROWS, PairedViews, Recipe, given
+from skdeepcluster.estimators._building import GRAPH_ROWS, PairedViews, Recipe, n_fine_clusters
 from skdeepcluster.estimators._inference import prepared_rows
+from skdeepcluster.estimators._judging import Judgement, is_better, judge_heads, judged_rows
 from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._start import candidate_partitions, judged_rows
+from skdeepcluster.estimators._start import candidate_partitions
 from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel
-from skdeepcluster.numerics import centroid_silhouette, kmeans
+from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import DiscriminationObjective, RefinementObjective
 from skdeepcluster.training import Phase, Schedule, Trainer, constant, cosine, delayed, one_cycle
 
@@ -35,8 +41,8 @@ SGD = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
 WARMUP_EPOCHS = 11
 # Fine clusters only have to be small.
 FINE_ITERATIONS = 20
-REFINEMENT = Recipe(batch_size=256, learning_rate=1e-4, max_steps=100)
-REFINEMENT_EPOCHS = 5
+FEATURE_REFINEMENT = Recipe(batch_size=256, learning_rate=1e-4, max_steps=100)
+IMAGE_REFINEMENT = Recipe(batch_size=256, learning_rate=1e-4, image_epochs=5)
 
 
 class StableClusterDiscrimination(DeepClusterer):
@@ -53,7 +59,7 @@ class StableClusterDiscrimination(DeepClusterer):
 
     Parameters
     ----------
-    n_clusters : int or list of int, default=8
+    n_clusters : int or array-like of int, default=8
         Number of clusters K. Of several numbers each gets a head of its own, all from one fit:
         ``labels_`` is the answer of the one with the best score, and :meth:`choose` gives the
         others.
@@ -71,7 +77,7 @@ class StableClusterDiscrimination(DeepClusterer):
     entropy_weight : float, default=0.12
         Weight of the "entropy" constraint: by how much the cosine of a sample has to be higher to
         join a cluster that is e times larger. The paper's alpha, over the number of samples.
-    over_clusterings : list of int or "auto", default="auto"
+    over_clusterings : array-like of int or "auto", default="auto"
         Further heads have so many times the (largest) number of clusters, as long as five samples
         are left for each. "auto" is [4] for feature arrays, and 2 to 10, the paper's, for images.
     label_share : float, default=0.2
@@ -191,12 +197,12 @@ class StableClusterDiscrimination(DeepClusterer):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepClusterer._parameter_constraints,
-        "n_clusters": [integer(1), list, tuple],
+        "n_clusters": [integer(1), "array-like"],
         "init": [one_of("auto", "kmeans", "merged", "random")],
         "constraint": [one_of("size", "entropy"), None],
         "lower_bound": [one_of("auto"), real(0, 1, "both")],
         "entropy_weight": [real(0, None, "left")],
-        "over_clusterings": [one_of("auto"), list, tuple],
+        "over_clusterings": [one_of("auto"), "array-like"],
         "label_share": [real(0, 1, "both")],
         "temperature": [real(0, None, "neither")],
         "neighbor_weight": [real(0, None, "left")],
@@ -204,20 +210,27 @@ class StableClusterDiscrimination(DeepClusterer):
         "center_learning_rate": [one_of("auto"), real(0, None, "neither")],
     }
     # What differs between the numbers of clusters of one fit.
-    _ANSWER = ("labels_", "cluster_sizes_", "cluster_centers_", "class_weights_", "_confidence")
+    _ANSWER = (
+        "n_clusters_",
+        "labels_",
+        "cluster_sizes_",
+        "cluster_centers_",
+        "class_weights_",
+        "_confidence",
+    )
 
-    n_clusters: int | Sequence[int]  # type: ignore[assignment]  # no other takes several
+    n_clusters: int | ArrayLike  # type: ignore[assignment]  # no other takes several
     n_clusters_: int
 
     def __init__(
         self,
-        n_clusters: int | Sequence[int] = 8,
+        n_clusters: int | ArrayLike = 8,
         *,
         init: str = "auto",
         constraint: str | None = "size",
         lower_bound: float | str = "auto",
         entropy_weight: float = 0.12,
-        over_clusterings: Sequence[int] | str = "auto",
+        over_clusterings: ArrayLike | str = "auto",
         label_share: float = 0.2,
         temperature: float = 0.05,
         neighbor_weight: float = 10.0,
@@ -281,8 +294,11 @@ class StableClusterDiscrimination(DeepClusterer):
         ------
         ValueError
             If the fit had no such number.
+        TypeError
+            If it is no integer.
         """
         check_is_fitted(self)
+        check_scalar(n_clusters, "n_clusters", Integral)
         if n_clusters not in self._by_count:
             raise ValueError(
                 f"n_clusters={n_clusters} is none of the numbers of this fit: "
@@ -291,7 +307,6 @@ class StableClusterDiscrimination(DeepClusterer):
         other = copy.copy(self)  # with networks of its own, see __getstate__
         other._objective.select(self._best_heads[n_clusters])
         other.__dict__.update(self._by_count[n_clusters])
-        other.n_clusters_ = n_clusters
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -306,9 +321,9 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _counts(self) -> list[int]:
         """Return the numbers of clusters to choose from."""
-        if isinstance(self.n_clusters, Sequence):
-            return _positive_integers("n_clusters", self.n_clusters)
-        return [self.n_clusters]
+        if isinstance(self.n_clusters, Integral):
+            return [int(self.n_clusters)]
+        return _positive_integers("n_clusters", self.n_clusters)
 
     def _most_clusters(self) -> int:
         return max(self._counts())
@@ -338,11 +353,8 @@ class StableClusterDiscrimination(DeepClusterer):
         """Return the numbers of clusters of the further heads."""
         multiples = self._resolve(self.over_clusterings, features=[4], images=range(2, 11))
         most = self._most_clusters()
-        counts = [
-            max(min(multiple * most, n_samples // 5), most)
-            for multiple in _positive_integers("over_clusterings", multiples)
-        ]
-        return sorted(set(counts))
+        multiples = _positive_integers("over_clusterings", multiples)
+        return sorted({n_fine_clusters(multiple, most, n_samples) for multiple in multiples})
 
     def _make_objective(self, model: ClusterModel, n_samples: int) -> DiscriminationObjective:
         objective = DiscriminationObjective(
@@ -409,8 +421,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self.selected_stage_ = "clustering"
         recipe = self._by_kind(features=FEATURE_TRAINING, images=IMAGE_TRAINING)
         n = len(views)
-        batch_size = min(given(self.batch_size, recipe.batch_size), n)
-        epochs = given(self.max_epochs, recipe.epochs(n, batch_size))
+        batch_size, epochs, rate = self._plan(recipe, n)
         center_rate = self._resolve(
             self.center_learning_rate, features=FEATURE_CENTER_RATE, images=IMAGE_CENTER_RATE
         )
@@ -423,9 +434,7 @@ class StableClusterDiscrimination(DeepClusterer):
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
-                    parameter_groups=objective.parameter_groups(
-                        given(self.learning_rate, recipe.learning_rate), center_rate
-                    ),
+                    parameter_groups=objective.parameter_groups(rate, center_rate),
                     optimizer=self._by_kind(features=torch.optim.AdamW, images=SGD),
                     schedule=[
                         self._by_kind(features=one_cycle, images=_encoder_schedule(epochs)),
@@ -447,12 +456,16 @@ class StableClusterDiscrimination(DeepClusterer):
     ) -> None:
         """Train on confident predictions; go back if that did not help."""
         n = len(views)
-        batch_size = min(REFINEMENT.batch_size, n)
-        epochs = self._by_kind(features=REFINEMENT.epochs(n, batch_size), images=REFINEMENT_EPOCHS)
+        recipe = self._by_kind(features=FEATURE_REFINEMENT, images=IMAGE_REFINEMENT)
+        batch_size = min(recipe.batch_size, n)
+        epochs = recipe.epochs(n, batch_size)
         before = self._judge(objective, source)
         state = copy.deepcopy(objective.state_dict())
         refinement = RefinementObjective(objective)
-        with report.phase("refinement", epochs, lambda: self._fitted_attributes(objective)) as hook:
+        with (
+            report.phase("refinement", epochs, lambda: self._fitted_attributes(objective)) as hook,
+            suppress(DivergenceError),  # a refinement that fails is one that did not help
+        ):
             trainer.run(
                 Phase(
                     name="refinement",
@@ -462,7 +475,7 @@ class StableClusterDiscrimination(DeepClusterer):
                     batch_size=batch_size,
                     epochs=epochs,
                     parameter_groups=[
-                        {"params": list(refinement.parameters()), "lr": REFINEMENT.learning_rate}
+                        {"params": list(refinement.parameters()), "lr": recipe.learning_rate}
                     ],
                     optimizer=torch.optim.Adam,
                     schedule=cosine,
@@ -470,30 +483,25 @@ class StableClusterDiscrimination(DeepClusterer):
                     resumable=False,
                 )
             )
-        if _is_better(self._judge(objective, source), before):
+        if is_better(self._judge(objective, source), before):
             self.selected_stage_ = "refinement"
         else:
             objective.load_state_dict(state)
 
-    @torch.no_grad()
-    def _judge(self, objective: DiscriminationObjective, source: Source) -> list[tuple[float, int]]:
-        """Return for each head to choose from its score, and how many clusters have samples."""
+    def _judge(self, objective: DiscriminationObjective, source: Source) -> list[Judgement]:
+        """Return how well each head to choose from separates the samples."""
         embedding = self._embed(objective, source)
         rows = judged_rows(len(source))
-        seen = embedding[rows.to(embedding.device)]
-        X = seen if self._takes_images() else prepared_rows(objective.model, source, rows)
-        judged = []
-        for head in objective.candidates:
-            k = head.n_clusters
-            n_alive = len(head.head(embedding).argmax(dim=1).unique())
-            silhouette = centroid_silhouette(X, head.head(seen).argmax(dim=1), k)
-            judged.append((silhouette * n_alive / k, n_alive))
-        return judged
+        if self._takes_images():  # pixels are no measure
+            X = embedding[rows.to(embedding.device)]
+        else:
+            X = prepared_rows(objective.model, source, rows)
+        return judge_heads(objective.candidates, embedding, X, rows)
 
     def _answers(self, objective: DiscriminationObjective, source: Source) -> Iterator[None]:
-        """Yield for the best head of each number of clusters, for the best of all last."""
+        """Yield for the best head of each number of clusters, the best of all first."""
         objective.forget_samples()
-        scores = [score for score, _ in self._judge(objective, source)]
+        scores = [judgement.score for judgement in self._judge(objective, source)]
         best: dict[int, int] = {}
         for number, head in enumerate(objective.candidates):
             k = head.n_clusters
@@ -502,11 +510,14 @@ class StableClusterDiscrimination(DeepClusterer):
         self.head_scores_ = {k: scores[number] for k, number in best.items()}
         self._best_heads = best
         self._by_count: dict[int, dict[str, Any]] = {}
-        for k in sorted(best, key=lambda k: scores[best[k]]):
+        ranking = sorted(best, key=lambda k: -scores[best[k]])
+        for k in ranking:
             objective.select(best[k])
-            yield
             self.n_clusters_ = k
+            yield
             self._by_count[k] = {name: getattr(self, name) for name in self._ANSWER}
+        objective.select(best[ranking[0]])
+        self.__dict__.update(self._by_count[ranking[0]])
 
 
 def _encoder_schedule(epochs: int) -> Schedule:
@@ -515,19 +526,13 @@ def _encoder_schedule(epochs: int) -> Schedule:
     return delayed(rest, min(WARMUP_EPOCHS * rest, 0.25 + rest))
 
 
-def _positive_integers(name: str, values: Sequence[int]) -> list[int]:
-    numbers = [int(v) for v in values if isinstance(v, (int, np.integer)) and v > 0]
-    if len(numbers) != len(values) or not numbers or len(set(numbers)) != len(numbers):
-        raise ValueError(
-            f"{name}={list(values)!r} should be different positive integers, at least one."
-        )
+def _positive_integers(name: str, values: Any) -> list[int]:
+    found = list(values)
+    integers = [v for v in found if isinstance(v, (int, np.integer)) and not isinstance(v, bool)]
+    numbers = [int(v) for v in integers if v > 0]
+    if len(numbers) != len(found) or not numbers or len(set(numbers)) != len(numbers):
+        raise ValueError(f"{name}={found!r} should be different positive integers, at least one.")
     return numbers
-
-
-def _is_better(after: list[tuple[float, int]], before: list[tuple[float, int]]) -> bool:
-    """Whether the best head has a better score than the best before, and no fewer clusters."""
-    (score, n_alive), (score_before, n_alive_before) = max(after), max(before)
-    return score > score_before and n_alive >= n_alive_before
 
 
 def _on_cpu(confidence: ConfidenceHead | None) -> ConfidenceHead | None:

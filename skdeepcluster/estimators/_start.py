@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from skdeepcluster.data import NeighborViews, Source
 from skdeepcluster.estimators._building import PairedViews, Recipe
 from skdeepcluster.estimators._inference import prepared_rows
+from skdeepcluster.estimators._judging import judged_rows
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import KMeansResult, best_separated, kmeans, merged_partitions
@@ -15,7 +16,6 @@ from skdeepcluster.objectives import HeadFit
 from skdeepcluster.training import Phase, Trainer, cosine
 
 KMEANS_RUNS = 3
-JUDGED_ROWS = 2**14
 
 
 def candidate_partitions(
@@ -65,11 +65,6 @@ def choose_partition(
     rows = judged_rows(len(source))
     judged = {name: labels[rows.to(labels.device)] for name, labels in candidates.items()}
     return best_separated(judged, prepared_rows(model, source, rows), n_clusters)
-
-
-def judged_rows(n_samples: int) -> Tensor:
-    """Return the rows by which partitions are compared: all, or some spread evenly."""
-    return torch.linspace(0, n_samples - 1, min(n_samples, JUDGED_ROWS)).round().long()
 
 
 def fit_head(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
 from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import PairedViews, Recipe, given
+from skdeepcluster.estimators._building import PairedViews, Recipe, n_fine_clusters
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._start import candidate_partitions, choose_partition, fit_head
 from skdeepcluster.networks import ClusterModel
@@ -41,9 +41,7 @@ class TwoStageClusterer(DeepClusterer):
         """Return the size of the fine partition that the parameter of this name asks for."""
         wanted = getattr(self, name)
         if wanted == "auto":
-            # Four for each cluster, as in MiniClustering's paper, as long as five samples are left
-            # for each.
-            return max(min(4 * self.n_clusters, n_samples // 5), self.n_clusters)
+            return n_fine_clusters(4, self.n_clusters, n_samples)  # as in MiniClustering's paper
         if int(wanted) < self.n_clusters:
             raise ValueError(
                 f"{name}={wanted} should be >= n_clusters={self.n_clusters}: they are parts of "
@@ -99,9 +97,7 @@ class TwoStageClusterer(DeepClusterer):
     ) -> None:
         recipe = self._by_kind(features=self._feature_training, images=self._image_training)
         n = len(views)
-        batch_size = min(given(self.batch_size, recipe.batch_size), n)
-        epochs = given(self.max_epochs, recipe.epochs(n, batch_size))
-        rate = given(self.learning_rate, recipe.learning_rate)
+        batch_size, epochs, rate = self._plan(recipe, n)
         views = self._training_views(views)
         trained_views: PairedViews | EmbeddedViews = views
         if not self._fine_tunes():

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import ClusterModel, PrototypePerceptron
-from skdeepcluster.numerics import cluster_means, contingency_table, nearest_center
-from skdeepcluster.objectives._mini import class_weights, pseudo_labels, self_training_loss
+from skdeepcluster.numerics import cluster_means, nearest_center
+from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
 
 
 def region_targets(probabilities: Tensor, regions: Tensor, n_regions: int) -> Tensor:
@@ -263,8 +263,8 @@ class CalibratedObjective(nn.Module):
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return class weights as MiniClustering's, with regions as the mini-clusters."""
         regions, _ = nearest_center(embedding.to(self.region_centers.device), self.region_centers)
-        table = contingency_table(labels.to(regions), regions, len(self.prior), self.n_parts)
-        return class_weights(table.double(), self.OCCUPANCY_THRESHOLD).cpu()
+        shape = (len(self.prior), self.n_parts)
+        return occupancy_weights(labels, regions, shape, self.OCCUPANCY_THRESHOLD)
 
     def forward(
         self, clean: Tensor, strong: Tensor, weak: Tensor | None = None

@@ -8,6 +8,7 @@ with the temperature t.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, softplus
 
 from skdeepcluster.networks import ClusterModel, CosineHead
-from skdeepcluster.numerics import cluster_means, contingency_table
+from skdeepcluster.numerics import cluster_means
 from skdeepcluster.objectives._contrastive import info_nce
-from skdeepcluster.objectives._mini import class_weights, pseudo_labels, self_training_loss
+from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
 
 
-def center_loss(own: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+def center_loss(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Return the cross-entropy by which centres learn, each from its own cluster alone.
 
     .. math:: L_w = -\frac{1}{B} \sum_i \log p_{i y_i}, \qquad
@@ -32,15 +33,20 @@ def center_loss(own: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
     Parameters
     ----------
-    own : Tensor of shape (batch,)
-        The logit of each sample's own cluster, :math:`x_i^\top w_{y_i} / t`.
-    logits : Tensor of shape (batch, n_clusters)
-        All logits; no gradient flows through them.
-    labels : Tensor of shape (batch,), int64
+    logits : Tensor of shape (..., batch, n_clusters)
+        :math:`x_i^\top w_k / t`; gradient flows through those of the own clusters only.
+    labels : Tensor of shape (..., batch), int64
         The clusters y.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        One loss for each head.
     """
-    others = logits.detach().scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
-    return softplus(others - own).mean()
+    columns = labels[..., None]
+    own = logits.gather(-1, columns)[..., 0]
+    others = logits.detach().scatter(-1, columns, -torch.inf).logsumexp(dim=-1)
+    return softplus(others - own).mean(dim=-1)
 
 
 def encoder_loss(
@@ -53,19 +59,24 @@ def encoder_loss(
 
     Parameters
     ----------
-    logits : Tensor of shape (batch, n_clusters)
+    logits : Tensor of shape (..., batch, n_clusters)
         Of the view, by the centres as they were when the epoch began.
-    other_logits : Tensor of shape (batch, n_clusters)
+    other_logits : Tensor of shape (..., batch, n_clusters)
         Of the other view; no gradient flows through them.
-    labels : Tensor of shape (batch,), int64
+    labels : Tensor of shape (..., batch), int64
         The clusters y of the last epoch.
     label_share : float
         The share tau of the cluster in the target.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        One loss for each head.
     """
-    log_p = log_softmax(logits, dim=1)
-    by_label = log_p.gather(1, labels[:, None])[:, 0]
-    by_other = (other_logits.detach().softmax(dim=1) * log_p).sum(dim=1)
-    return -(label_share * by_label + (1 - label_share) * by_other).mean()
+    log_p = log_softmax(logits, dim=-1)
+    by_label = log_p.gather(-1, labels[..., None])[..., 0]
+    by_other = (other_logits.detach().softmax(dim=-1) * log_p).sum(dim=-1)
+    return -(label_share * by_label + (1 - label_share) * by_other).mean(dim=-1)
 
 
 def raised_duals(duals: Tensor, counts: Tensor, lower_bound: float, rate: float) -> Tensor:
@@ -75,16 +86,16 @@ def raised_duals(duals: Tensor, counts: Tensor, lower_bound: float, rate: float)
 
     Parameters
     ----------
-    duals : Tensor of shape (n_clusters,)
+    duals : Tensor of shape (..., n_clusters)
         The variables rho, added to the cosines where clusters are assigned.
-    counts : Tensor of shape (n_clusters,)
+    counts : Tensor of shape (..., n_clusters)
         How many samples :math:`n_k` of a batch each cluster got.
     lower_bound : float
         The least size of a cluster, r, as a share of the mean size.
     rate : float
         The learning rate eta.
     """
-    missing = lower_bound / len(duals) - counts / counts.sum()
+    missing = lower_bound / duals.shape[-1] - counts / counts.sum(dim=-1, keepdim=True)
     return (duals + rate * missing).clamp(min=0)
 
 
@@ -179,61 +190,16 @@ class DiscriminationHead(nn.Module):
         self.previous.copy_(self.head.weight)
 
     def forward(self, index: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Return :math:`L_w + L_x` of two views, and the share of samples that changed cluster.
+        """Return what :func:`discriminate` does, for this head alone."""
+        losses, changes = discriminate([self], index, first, second)
+        return losses[0], changes[0]
 
-        Parameters
-        ----------
-        index : Tensor of shape (batch,), int64
-            Numbers of the samples.
-        first, second : Tensor of shape (batch, embedding_dim)
-            Embeddings of their views.
-        """
-        both = torch.cat([first, second])
-        last = self.assignments[index]
-        with torch.no_grad():
-            logits = self.head(both)
-            labels = self._assign(logits, index)
-        loss = self.loss_of_centers(both.detach(), logits, labels.repeat(2))
-        # The encoder learns from what was known before this step.
-        known = torch.where(last >= 0, last, labels).repeat(2)
-        encoded = (both / self.temperature) @ self.previous.T
-        swapped = encoded.roll(len(index), dims=0)
-        loss = loss + encoder_loss(encoded, swapped, known, self.label_share)
-        return loss, (labels != last).float().mean()
-
-    def loss_of_centers(self, embedding: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return :math:`L_w` of embeddings that do not learn from it."""
-        own = (embedding * self.head.centers[labels]).sum(dim=1) / self.temperature
-        return center_loss(own, logits, labels)
-
-    @torch.no_grad()
-    def _assign(self, logits: Tensor, index: Tensor) -> Tensor:
-        r"""Return the clusters :math:`\arg\max_k (x_i^\top w_k - c_k)`, and keep them.
-
-        The cosines are the mean of both views, the costs :math:`c_k` are those of the constraint. A
-        sample that stands twice in a batch, as samplers pad with, is remembered once.
-        """
-        first, second = logits.chunk(2)
-        cosines = (first + second) * (self.temperature / 2)
-        if self.constraint == "size":
-            cosines = cosines + self.duals
-        elif self.constraint == "entropy":
-            cosines = cosines - self.entropy_weight * entropy_cost(self._counts_without(index))
-        labels = cosines.argmax(dim=1)
-        self.assignments[index] = labels
-        if self.constraint == "size":
-            counts = torch.zeros_like(self.duals).index_add(
-                0, labels, torch.ones_like(cosines[:, 0])
-            )
-            rate = self.DUAL_RATE_PER_CLUSTER * self.n_clusters
-            self.duals.copy_(raised_duals(self.duals, counts, self.lower_bound, rate))
-        return labels
-
-    def _counts_without(self, index: Tensor) -> Tensor:
+    def counts_without(self, index: Tensor) -> Tensor:
         """Return for each sample of a batch how many others each cluster holds."""
-        counts = torch.bincount(self.assignments + 1, minlength=self.n_clusters + 1)
+        counts = self.duals.new_zeros(self.n_clusters + 1)  # the first: those without a cluster
+        counts.index_add_(0, self.assignments + 1, counts.new_ones(len(self.assignments)))
         own = one_hot(self.assignments[index] + 1, self.n_clusters + 1)
-        return (counts - own)[:, 1:].to(self.duals.dtype)
+        return (counts - own)[:, 1:]
 
     @torch.no_grad()
     def reorder(self, order: Tensor) -> None:
@@ -250,9 +216,75 @@ class DiscriminationHead(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # A finished model does not remember its samples; who goes on from it starts without.
-        if len(state_dict.get(prefix + "assignments", "missing")) == 0:
-            state_dict[prefix + "assignments"] = self.assignments
+        name = prefix + "assignments"
+        if name in state_dict and len(state_dict[name]) == 0:
+            state_dict[name] = self.assignments
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def discriminate(
+    heads: Sequence[DiscriminationHead], index: Tensor, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return :math:`L_w + L_x` of two views for each head, and the share of new assignments.
+
+    Heads with the same number of clusters are computed side by side: one of them alone would leave
+    most of the device idle.
+
+    Parameters
+    ----------
+    heads : sequence of DiscriminationHead
+        With the same number of clusters and the same settings.
+    index : Tensor of shape (batch,), int64
+        Numbers of the samples.
+    first, second : Tensor of shape (batch, embedding_dim)
+        Embeddings of their views.
+
+    Returns
+    -------
+    losses, changes : Tensor of shape (n_heads,)
+    """
+    temperature, label_share = heads[0].temperature, heads[0].label_share
+    both = torch.cat([first, second]) / temperature
+    centers = torch.stack([head.head.centers for head in heads])
+    previous = torch.stack([head.previous for head in heads])
+    last = torch.stack([head.assignments[index] for head in heads])
+
+    logits = both.detach() @ centers.mT
+    labels = _assign(heads, logits.detach(), index)
+    losses = center_loss(logits, labels.repeat(1, 2))
+    # The encoder learns from what was known before this step.
+    known = torch.where(last >= 0, last, labels).repeat(1, 2)
+    encoded = both @ previous.mT
+    swapped = encoded.roll(len(index), dims=1)
+    losses = losses + encoder_loss(encoded, swapped, known, label_share)
+    return losses, (labels != last).float().mean(dim=1)
+
+
+@torch.no_grad()
+def _assign(heads: Sequence[DiscriminationHead], logits: Tensor, index: Tensor) -> Tensor:
+    r"""Return the clusters :math:`\arg\max_k (x_i^\top w_k - c_k)`, and keep them.
+
+    The cosines are the mean of both views, the costs :math:`c_k` are those of the constraint. A
+    sample that stands twice in a batch, as samplers pad with, is remembered once.
+    """
+    one = heads[0]
+    duals = torch.stack([head.duals for head in heads])
+    first, second = logits.chunk(2, dim=1)
+    cosines = (first + second) * (one.temperature / 2)
+    if one.constraint == "size":
+        cosines = cosines + duals[:, None]
+    elif one.constraint == "entropy":
+        counts = torch.stack([head.counts_without(index) for head in heads])
+        cosines = cosines - one.entropy_weight * entropy_cost(counts)
+    labels = cosines.argmax(dim=-1)
+    if one.constraint == "size":
+        counts = torch.zeros_like(duals).scatter_add(1, labels, torch.ones_like(cosines[..., 0]))
+        rate = one.DUAL_RATE_PER_CLUSTER * one.n_clusters
+        duals = raised_duals(duals, counts, one.lower_bound, rate)
+    for head, own_labels, own_duals in zip(heads, labels, duals, strict=True):
+        head.assignments[index] = own_labels
+        head.duals.copy_(own_duals)
+    return labels
 
 
 class DiscriminationObjective(nn.Module):
@@ -354,10 +386,8 @@ class DiscriminationObjective(nn.Module):
         """Return class weights as MiniClustering's, with the last head's clusters as the minis."""
         head, over_head = self.selected_head, self.heads[-1]
         over_labels = over_head.head(embedding.to(over_head.duals.device)).argmax(dim=1)
-        table = contingency_table(
-            labels.to(over_labels), over_labels, head.n_clusters, over_head.n_clusters
-        )
-        return class_weights(table.double(), self.OCCUPANCY_THRESHOLD).cpu()
+        shape = (head.n_clusters, over_head.n_clusters)
+        return occupancy_weights(labels, over_labels, shape, self.OCCUPANCY_THRESHOLD)
 
     def forward(
         self, index: Tensor, first: Tensor, second: Tensor
@@ -369,13 +399,16 @@ class DiscriminationObjective(nn.Module):
         z1, z2 = self.model.embedding(torch.cat([first, second])).chunk(2)
         # Centres and clusters in full precision, whatever that of the networks.
         with torch.autocast(z1.device.type, enabled=False):
-            results = [head(index, z1.float(), z2.float()) for head in self.heads]
-        losses, changes = zip(*results, strict=True)
-        loss = torch.stack(losses).mean()
+            results = [
+                discriminate(list(heads), index, z1.float(), z2.float())
+                for _, heads in groupby(self.heads, key=lambda head: head.n_clusters)
+            ]
+        losses, changes = (torch.cat(parts) for parts in zip(*results, strict=True))
+        loss = losses.mean()
         if self.neighbor_weight:
             contrast = info_nce(z1, z2, self.neighbor_temperature)
             loss = loss + self.neighbor_weight * contrast
-        return loss, {"changed": torch.stack(changes).mean()}
+        return loss, {"changed": changes.mean()}
 
 
 class RefinementObjective(nn.Module):

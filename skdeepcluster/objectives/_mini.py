@@ -6,6 +6,7 @@ j = 1..M with probabilities :math:`p_m`, confidence c = max p and pseudo-label y
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -88,6 +89,28 @@ def class_weights(table: Tensor, occupancy_threshold: float) -> Tensor:
     share = table / torch.where(totals > 0, totals, 1.0)
     occupied = (share > occupancy_threshold).sum(dim=1)
     return table.shape[1] / occupied.clamp(min=0.5)
+
+
+def occupancy_weights(
+    labels: Tensor, mini_labels: Tensor, shape: Sequence[int], occupancy_threshold: float
+) -> Tensor:
+    """Return :func:`class_weights` from the clusters and mini-clusters of all samples.
+
+    Parameters
+    ----------
+    labels, mini_labels : Tensor of shape (n_samples,), int64
+        On any device.
+    shape : (n_clusters, n_mini_clusters)
+        Of the table of counts.
+    occupancy_threshold : float
+        See :func:`class_weights`.
+
+    Returns
+    -------
+    Tensor of shape (n_clusters,), on the CPU
+    """
+    table = contingency_table(labels.to(mini_labels.device), mini_labels, *shape)
+    return class_weights(table.cpu().double(), occupancy_threshold)
 
 
 def alignment_loss(p_target: Tensor, p_mini: Tensor) -> Tensor:
@@ -285,10 +308,7 @@ class MiniObjective(nn.Module):
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return the class weights w from the predictions for the whole data set."""
         mini_labels = self.mini_head(embedding.to(self.table.device)).argmax(dim=1)
-        n_clusters, n_mini_clusters = self.table.shape
-        labels = labels.to(self.table.device)
-        table = contingency_table(labels, mini_labels, n_clusters, n_mini_clusters)
-        return class_weights(table.double(), self.occupancy_threshold).cpu()
+        return occupancy_weights(labels, mini_labels, self.table.shape, self.occupancy_threshold)
 
     def forward(self, weak: Tensor, strong: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         r"""Return :math:`L_r + \alpha L_m + \beta L_s + \gamma L_a` and what the history records.

@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ class Trainer:
         self.n_skipped_steps = 0
         self.interrupted = False
         self._fabric: Fabric | None = None
+        self._runs: Counter[str] = Counter()
         self._resumed = checkpoint.load() if checkpoint else None
         if self._resumed:
             if self._resumed["phase"] not in self.phases:
@@ -190,6 +192,7 @@ class Trainer:
             If the loss of an epoch or a parameter is not finite; the objective is then in the last
             good state.
         """
+        self._runs[phase.name] += 1
         try:
             if not self.interrupted and not self.has_passed(phase.name):
                 self._run(phase)
@@ -230,7 +233,7 @@ class Trainer:
                     print(_describe(record, phase.epochs))
                 finished = phase.hook.end(epoch) or epoch + 1 == phase.epochs
                 self._save(phase, fabric, optimizer, generator, epoch, finished)
-                if stop.requested and not (finished and phase.name == self.phases[-1]):
+                if stop.requested and not (finished and self._is_last(phase)):
                     self._interrupt(phase, epoch)
                 if finished or self.interrupted:
                     break
@@ -286,6 +289,11 @@ class Trainer:
             "learning_rate": max(rates),
             "seconds": seconds,
         }
+
+    def _is_last(self, phase: Phase) -> bool:
+        """Whether no phase follows; several of them may have the same name."""
+        name = self.phases[-1]
+        return phase.name == name and self._runs[name] == self.phases.count(name)
 
     def _interrupt(self, phase: Phase, epoch: int) -> None:
         self.interrupted = True
@@ -355,8 +363,11 @@ def _make_fabric(device: torch.device, precision: str) -> Fabric:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     devices: Any = [device.index] if device.type == "cuda" else 1
-    # Fabric types precisions as literals; ours was checked against a list of them.
-    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+    return Fabric(
+        accelerator=device.type,
+        devices=devices,
+        precision=precision,  # type: ignore[arg-type]  # checked against a list of its literals
+    )
 
 
 @contextmanager

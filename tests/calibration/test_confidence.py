@@ -14,12 +14,9 @@ from skdeepcluster.calibration import (
     vote_loss,
 )
 from skdeepcluster.training import SilentHook, Trainer
+from tests.helpers import seeded
 
 seeds = st.integers(0, 2**31 - 1)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def rows(n, d, seed=0):

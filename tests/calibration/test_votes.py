@@ -10,10 +10,7 @@ from sklearn.datasets import make_blobs
 
 from skdeepcluster.calibration import _votes, collect_votes
 from skdeepcluster.calibration._votes import _match, _partition, _project
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.helpers import seeded
 
 
 def blobs(n=300, d=8, k=4, std=0.5, seed=0):

@@ -14,6 +14,7 @@ from skdeepcluster.data._image_operations import (
     adjust_saturation,
 )
 from skdeepcluster.data._image_views import draw_crops
+from tests.helpers import seeded
 
 JITTER = {
     "brightness": (adjust_brightness, tv.adjust_brightness),
@@ -23,11 +24,6 @@ JITTER = {
 }
 
 draw_default_crops = partial(draw_crops, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
-
-
-def seeded(seed=0):
-    """A generator of its own for every test."""
-    return torch.Generator().manual_seed(seed)
 
 
 def random_images(n=16, channels=3, height=12, width=17, seed=0):

@@ -24,7 +24,8 @@ from skdeepcluster.data._image_operations import (
     greyscale,
     resized_crop,
 )
-from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images, seeded
+from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images
+from tests.helpers import seeded
 
 
 @pytest.mark.parametrize("size", [(12, 17), (32, 32), (5, 4), (1, 1)], ids=str)

@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from skdeepcluster.data import _image_views
 from skdeepcluster.data._image_operations import resized_crop
 from skdeepcluster.data._image_views import RandomImageViews, draw_crops
-from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images, seeded
+from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images
+from tests.helpers import seeded
 
 # Drawing ---------------------------------------------------------------------------------------
 

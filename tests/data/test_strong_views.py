@@ -24,7 +24,7 @@ from skdeepcluster.data._strong_views import (
     posterize,
     solarize,
 )
-from tests.data.image_helpers import seeded
+from tests.helpers import seeded
 
 N_KINDS = len(_TONES) + len(_MOVES)
 

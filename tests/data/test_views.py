@@ -14,15 +14,12 @@ from skdeepcluster.data import (
     unchanged,
 )
 from skdeepcluster.numerics import nearest_neighbors
+from tests.helpers import seeded
 
 
 class Double(nn.Module):
     def forward(self, x):
         return 2 * x
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def numbered_source(n=30):

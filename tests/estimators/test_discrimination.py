@@ -18,7 +18,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skdeepcluster import StableClusterDiscrimination
+from skdeepcluster.estimators._judging import Judgement
 from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.objectives import RefinementObjective
 
 # Where there are fewer blobs than a head has clusters, it loses some, as it should.
 pytestmark = pytest.mark.filterwarnings(
@@ -128,10 +130,19 @@ class InterruptIn(Watcher):
             signal.raise_signal(signal.SIGINT)
 
 
+class InterruptAt(KillAfter):
+    """Press Ctrl-C when so many epochs of a phase are done."""
+
+    def on_fit_task_end(self, estimator, context):
+        self.seen += context.task_name == "epoch" and context.parent.task_name == self.phase
+        if self.seen == self.n_epochs and context.task_name == "epoch":
+            signal.raise_signal(signal.SIGINT)
+
+
 # --- several numbers of clusters in one fit ------------------------------------------------------
 
 
-@pytest.mark.parametrize("container", [list, tuple])
+@pytest.mark.parametrize("container", [list, tuple, np.array])
 def test_labels_are_those_of_the_number_with_the_best_score(container):
     model = several().set_params(n_clusters=container(NUMBERS))
     labels = model.fit_predict(X)
@@ -206,9 +217,15 @@ def test_a_choice_fitted_anew_chooses_anew(fitted):
     assert_same_answers(fitted.choose(2).fit(X), fitted, X)
 
 
-@pytest.mark.parametrize("k", [1, 5, 0, -3, "3", None, 2.5])
+@pytest.mark.parametrize("k", [1, 5, 0, -3])
 def test_a_number_that_was_not_fitted_is_refused(fitted, k):
     with pytest.raises(ValueError, match=rf"n_clusters={k} .*\[2, 3, 4\]"):
+        fitted.choose(k)
+
+
+@pytest.mark.parametrize("k", ["3", None, 3.0, [3]])
+def test_what_is_no_number_of_clusters_cannot_be_chosen(fitted, k):
+    with pytest.raises(TypeError, match="n_clusters"):
         fitted.choose(k)
 
 
@@ -219,7 +236,7 @@ def test_there_is_nothing_to_choose_before_fit():
 
 @pytest.mark.parametrize("name", ["n_clusters", "over_clusterings"])
 @pytest.mark.parametrize(
-    "numbers", [[], (), [2, 2], [0, 2], [-1], [2.0, 3.0], ["2"], [None], "23", 2.5, {2, 3}]
+    "numbers", [[], (), [2, 2], [0, 2], [-1], [2.0, 3.0], ["2"], [None], [True], "23", 2.5, None]
 )
 def test_what_is_no_list_of_different_numbers_is_refused(name, numbers):
     model = StableClusterDiscrimination(3).set_params(**{name: numbers})
@@ -412,7 +429,7 @@ def force_verdict(monkeypatch, gain, lost):
         if len(verdicts) != 2:
             return verdicts[-1]
         judged.update(copy.deepcopy(objective.state_dict()))
-        return [(score + gain, alive - lost) for score, alive in verdicts[0]]
+        return [Judgement(score + gain, alive - lost) for score, alive in verdicts[0]]
 
     monkeypatch.setattr(StableClusterDiscrimination, "_judge", forced)
     return judged
@@ -448,6 +465,22 @@ def test_a_refinement_that_helps_is_kept(monkeypatch):
     kept = model._objective.state_dict()
     assert all(torch.equal(kept[name], refined[name]) for name in kept if "embedding" in name)
     assert_usable(model, NOISE)
+
+
+def test_a_refinement_that_diverges_is_undone_to_the_bit(monkeypatch):
+    plain = several().fit(NOISE)
+    forward = RefinementObjective.forward
+
+    def exploding(self, first, second):
+        loss, scalars = forward(self, first, second)
+        return loss * float("inf"), scalars
+
+    monkeypatch.setattr(RefinementObjective, "forward", exploding)
+    model = several(refine=True).fit(NOISE)
+    assert model.selected_stage_ == "clustering"
+    assert phases(model) == ["clustering", "calibration"]  # no epoch of it ended
+    assert same_states(plain._objective.state_dict(), model._objective.state_dict())
+    assert_same_answers(model, plain, NOISE)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -508,6 +541,27 @@ def test_ctrl_c_leaves_every_number_usable(phase):
     assert per_sample(model, len(NOISE)) == []
     if phase != "calibration":
         np.testing.assert_allclose(model.predict_proba(NOISE), heads_own(model, NOISE), atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_ctrl_c_in_the_last_epoch_of_a_calibration(which):
+    whole = several().fit(NOISE)
+    n_epochs = sum(record["phase"] == "calibration" for record in whole.history_)
+    assert n_epochs % len(NUMBERS) == 0
+    number = n_epochs // len(NUMBERS) if which == "first" else n_epochs
+    model = several().set_callbacks(InterruptAt("calibration", number))
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if which == "first":
+            with pytest.warns(ConvergenceWarning, match="Interrupted after epoch .* calibration"):
+                model.fit(NOISE)
+        else:
+            model.fit(NOISE)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+    # What was calibrated first is the answer, so it is worth the most.
+    np.testing.assert_array_equal(model.predict_proba(NOISE), whole.predict_proba(NOISE))
+    assert len(model.history_) == len(whole.history_) - (n_epochs - number)
 
 
 @pytest.mark.parametrize("k", NUMBERS)

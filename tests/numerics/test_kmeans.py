@@ -20,11 +20,7 @@ from skdeepcluster.numerics._kmeans import (
     _sums_by_product,
     nearest_center,
 )
-
-
-def seeded(seed=0):
-    """A generator of its own for every test."""
-    return torch.Generator().manual_seed(seed)
+from tests.helpers import seeded
 
 
 def blobs(n=500, d=5, k=6, std=1.0, seed=0, dtype=torch.float64):

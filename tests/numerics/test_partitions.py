@@ -18,10 +18,7 @@ from skdeepcluster.numerics import (
     nearest_neighbors,
 )
 from skdeepcluster.numerics._partitions import KMEANS_MARGIN
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.helpers import seeded
 
 
 def blobs(n=300, d=5, k=4, std=0.5, seed=0):

@@ -19,6 +19,7 @@ from skdeepcluster.objectives import (
     _discrimination,
     center_loss,
     class_weights,
+    discriminate,
     encoder_loss,
     entropy_cost,
     info_nce,
@@ -195,7 +196,7 @@ def _own_random_state():
 def test_center_loss_equals_a_loop(seed, batch, n_clusters, dtype):
     logits, labels = draw(seed, batch, n_clusters), draw_labels(seed, batch, n_clusters)
     tensor, y = torch.tensor(logits, dtype=dtype), torch.tensor(labels)
-    loss = center_loss(tensor[torch.arange(batch), y], tensor, y)
+    loss = center_loss(tensor, y)
     assert loss.dtype == dtype
     assert loss.item() == pytest.approx(slow_center_loss(logits, labels), rel=1e-5, abs=1e-6)
     assert loss.item() == pytest.approx(cross_entropy(tensor, y).item(), rel=1e-5, abs=1e-6)
@@ -208,10 +209,8 @@ def test_centers_learn_as_in_k_means_with_hard_samples_weighing_more(
     x, w = draw_unit(seed, batch), draw_unit(seed + 1, n_clusters)
     labels = draw_labels(seed, batch, n_clusters)
     centers, y = torch.tensor(w, requires_grad=True), torch.tensor(labels)
-    # These logits would carry a gradient, were it let through.
-    logits = torch.tensor(x) @ centers.T / temperature
-    own = (torch.tensor(x) * centers[y]).sum(dim=1) / temperature
-    center_loss(own, logits, y).backward()
+    # Those of other clusters would carry a gradient, too, were it let through.
+    center_loss(torch.tensor(x) @ centers.T / temperature, y).backward()
     expected = slow_center_gradient(x, w, labels, temperature)
     # softplus is linear from 20 on, which is as much as 2e-9 off.
     np.testing.assert_allclose(centers.grad.numpy(), expected, rtol=1e-8, atol=1e-8)
@@ -224,8 +223,7 @@ def test_only_cross_entropy_moves_centers_without_samples(seed):
     for stable in (True, False):
         centers = torch.tensor(draw_unit(seed + 1, 5), requires_grad=True)
         logits = x @ centers.T / 0.5
-        own = (x * centers[y]).sum(dim=1) / 0.5
-        loss = center_loss(own, logits, y) if stable else cross_entropy(logits, y)
+        loss = center_loss(logits, y) if stable else cross_entropy(logits, y)
         loss.backward()
         gradients.append(centers.grad)
     ours, theirs = gradients
@@ -236,20 +234,43 @@ def test_only_cross_entropy_moves_centers_without_samples(seed):
 
 
 def test_center_loss_bears_sure_logits():
-    logits = torch.tensor([[500.0, -500.0], [500.0, -500.0]])
-    own = torch.tensor([500.0, -500.0], requires_grad=True)
-    loss = center_loss(own, logits, torch.tensor([0, 1]))
+    logits = torch.tensor([[500.0, -500.0], [500.0, -500.0]], requires_grad=True)
+    loss = center_loss(logits, torch.tensor([0, 1]))
     loss.backward()
     assert loss.item() == 500
-    assert own.grad.tolist() == [0, -0.5]
+    assert logits.grad.tolist() == [[0, 0], [0, -0.5]]
 
 
 def test_one_center_has_nothing_to_learn():
-    own = torch.tensor([3.0, -2.0], requires_grad=True)
-    loss = center_loss(own, own[:, None], torch.tensor([0, 0]))
+    logits = torch.tensor([[3.0], [-2.0]], requires_grad=True)
+    loss = center_loss(logits, torch.tensor([0, 0]))
     loss.backward()
     assert loss.item() == 0
-    assert own.grad.tolist() == [0, 0]
+    assert logits.grad.tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_heads_side_by_side_learn_as_each_alone(constraint):
+    state = {**STATE, "constraint": constraint}
+    heads = [DiscriminationHead(WIDTH, 3, 20, **state).double() for _ in range(3)]
+    alone = copy.deepcopy(heads)
+    for step in range(4):
+        index = torch.randperm(20, generator=torch.Generator().manual_seed(step))[:8]
+        first = torch.tensor(draw_unit(2 * step, 8), requires_grad=True)
+        second = torch.tensor(draw_unit(2 * step + 1, 8))
+        losses, changes = discriminate(heads, index, first, second)
+        losses.sum().backward()
+        gradient, first.grad = first.grad, None
+        for number, head in enumerate(alone):
+            loss, change = head(index, first, second)
+            loss.backward()
+            assert loss.item() == pytest.approx(losses[number].item())
+            assert change == changes[number]
+        torch.testing.assert_close(first.grad, gradient)
+    for ours, theirs in zip(heads, alone, strict=True):
+        torch.testing.assert_close(ours.head.weight.grad, theirs.head.weight.grad)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    assert not torch.equal(heads[0].assignments, heads[1].assignments)
 
 
 # The encoder -----------------------------------------------------------------------------------
