@@ -1,17 +1,18 @@
 """Our methods against KMeans and others on feature arrays, with ablations of their parts.
 
-    python benchmarks/features.py --data DIR [--seeds 3] [--arrays digits ...] [--peers]
-        [--ablation ...]
+    python benchmarks/features.py --data DIR [--seeds 3] [--arrays digits ...]
+        [--methods MiniClustering ...] [--peers] [--ablation ...]
 
 DIR holds ``stackoverflow.npz`` and ``tweet89.npz`` (arrays ``X`` and ``y``); without it only the
 digits of scikit-learn are used. All methods get the same array, and nothing but the number of
 clusters (HDBSCAN and EVoC find their own); labels are read only to score. Long-tailed versions are
 drawn anew for each seed: which samples a draw keeps moves KMeans's ARI by .1. Prints medians over
 the seeds (and the range of ARI) with seconds and peak memory, and appends a JSON record per run to
-``--output``.
+``--output`` as it goes.
 
 ``--peers`` adds clusterers of scikit-learn, each with its defaults, and EVoC's and ClustPy's where
-they are installed. Those that compare all samples with each other get arrays of up to 10,000 rows.
+they are installed. Those that compare all samples with each other get arrays of up to 10,000 rows,
+ClustPy's autoencoders up to 3,000.
 """
 
 import argparse
@@ -43,8 +44,13 @@ from skdeepcluster.metrics import class_averaged_accuracy, clustering_accuracy
 
 ARRAYS = ("digits", "digits LT", "tweet89", "stackoverflow", "stackoverflow LT")
 FURTHER_ARRAYS = ("clinc150", "clinc150 LT", "digits LT100", "stackoverflow LT100")
-METHODS = (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+METHODS = {
+    method.__name__: method
+    for method in (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+}
 MOST_ROWS_FOR_ALL_PAIRS = 10_000
+# One fit of ClustPy's takes some ten minutes for 10,000 rows.
+MOST_ROWS_FOR_CLUSTPY = 3_000
 FIRST_SEED = 1000
 IMAGE_BACKBONE = "test_resnet"  # timm's smallest ResNet: made for trying things out on a CPU
 
@@ -92,10 +98,12 @@ def load(name: str, data: Path | None, seed: int) -> tuple[np.ndarray, np.ndarra
     return X, y
 
 
-def methods(n_clusters: int, seed: int, ablation: list[str]) -> Iterator[tuple[str, Any]]:
+def methods(
+    n_clusters: int, seed: int, ours: list[str], ablation: list[str]
+) -> Iterator[tuple[str, Any]]:
     yield "KMeans", KMeans(n_clusters, n_init=10, random_state=seed)
-    for method in METHODS:
-        yield method.__name__, method(n_clusters, random_state=seed)
+    for name in ours:
+        yield name, METHODS[name](n_clusters, random_state=seed)
     for name in ablation:
         if name in ABLATION:
             yield f"  {name}", MiniClustering(n_clusters, random_state=seed, **ABLATION[name])
@@ -123,8 +131,9 @@ def peers(n_clusters: int, seed: int, n_rows: int) -> Iterator[tuple[str, Any]]:
     with contextlib.suppress(ImportError):
         from clustpy.deep import DCN, DEC
 
-        yield "ClustPy DEC", DEC(n_clusters, random_state=seed)
-        yield "ClustPy DCN", DCN(n_clusters, random_state=seed)
+        if n_rows <= MOST_ROWS_FOR_CLUSTPY:
+            yield "ClustPy DEC", DEC(n_clusters, random_state=seed)
+            yield "ClustPy DCN", DCN(n_clusters, random_state=seed)
 
 
 def measure(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
@@ -221,12 +230,24 @@ def environment() -> dict[str, Any]:
     }
 
 
+def append(record: dict[str, Any], output: Path | None) -> None:
+    """Write a record, with where it was made, to the file of records, if there is to be one."""
+    if output is None:
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("a") as file:
+        file.write(json.dumps({**record, **environment()}) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--arrays", nargs="+", choices=ARRAYS + FURTHER_ARRAYS)
+    parser.add_argument(
+        "--methods", nargs="*", choices=METHODS, default=list(METHODS), help="of ours; default: all"
+    )
     parser.add_argument(
         "--ablation",
         nargs="*",
@@ -249,21 +270,18 @@ def main() -> None:
         for seed in seeds:
             X, y = load(array, arguments.data, seed)
             n_clusters = len(np.unique(y))
-            candidates = list(methods(n_clusters, seed, ablation))
+            candidates = list(methods(n_clusters, seed, arguments.methods, ablation))
             if arguments.peers:
                 candidates += peers(n_clusters, seed, len(X))
             for name, estimator in candidates:
                 records.append(run(array, name, estimator, X, y, seed))
+                append(records[-1], arguments.output)
             if arguments.images and array.startswith("digits"):
                 images = MiniClustering(n_clusters, backbone=IMAGE_BACKBONE, random_state=seed)
                 name = "  as 8x8 images"
                 records.append(run(array, name, images, X.reshape(-1, 1, 8, 8) / 16, y, seed))
+                append(records[-1], arguments.output)
     report(records)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.output.open("a") as file:
-            for record in records:
-                file.write(json.dumps({**record, **environment()}) + "\n")
 
 
 if __name__ == "__main__":

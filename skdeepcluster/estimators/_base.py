@@ -3,165 +3,67 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    ClusterMixin,
-    TransformerMixin,
-)
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
 from skdeepcluster.data import Source
 from skdeepcluster.estimators._building import (
+    MakeProjector,
     PairedViews,
-    Recipe,
     build_networks,
     build_views,
-    given,
+    load_earlier,
 )
+from skdeepcluster.estimators._deep import DeepEstimator
 from skdeepcluster.estimators._inference import embed_and_label, infer, prepared_rows, vote
-from skdeepcluster.estimators._prediction import PredictionMixin
+from skdeepcluster.estimators._prediction import PredictingEstimator
+from skdeepcluster.estimators._pretraining import Pretrainer, SimCLR
 from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._validation import (
-    integer,
-    one_of,
-    open_source,
-    real,
-    validates_parameters,
-)
+from skdeepcluster.estimators._validation import integer, one_of, validate_parameters
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained
 from skdeepcluster.numerics import cluster_means
-from skdeepcluster.objectives import ContrastiveObjective
-from skdeepcluster.training import (
-    MAX_SEED,
-    CheckpointFolder,
-    Phase,
-    Trainer,
-    choose_device,
-    choose_precision,
-    intra_op_threads,
-    one_cycle,
-)
+from skdeepcluster.training import Trainer, intra_op_threads
 
-if TYPE_CHECKING:
-    from sklearn.utils import Tags
-
-FEATURE_PRETRAINING = Recipe(
-    batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=8 / 3
-)
-IMAGE_PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
-# Images take the usual value; on feature arrays 1 gave long tails more room in exploration.
-FEATURE_TEMPERATURE = 1.0
-IMAGE_TEMPERATURE = 0.5
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
 # Calls between _warn_about_sizes and the line that called fit, decorators included.
 USER_CODE = 6
 
 
-class DeepClusterer(
-    PredictionMixin,
-    CallbackSupportMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    ClusterMixin,
-    TransformerMixin,
-    BaseEstimator,
-    ABC,
-):
-    """Base of all clusterers: shared parameters, validation, inference, fitted attributes.
+class DeepClusterer(PredictingEstimator):
+    """Base of all clusterers: the story of a fit, and the fitted attributes.
 
     A method adds an objective and the few methods marked abstract below.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeepEstimator._parameter_constraints,
         "n_clusters": [integer(1)],
-        "backbone": [str, os.PathLike, nn.Module],
-        "pretrained": ["boolean", str, os.PathLike],
-        "pretraining": [one_of("auto"), None],
-        "max_epochs": [one_of("auto"), integer(0)],
-        "batch_size": [one_of("auto"), integer(2)],
-        "learning_rate": [one_of("auto"), real(0, None, "neither")],
-        "device": [str, torch.device],
-        "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed")],
-        "num_workers": [integer(0)],
-        "checkpoint_dir": [str, os.PathLike, None],
+        "pretraining": [one_of("auto"), Pretrainer, None],
         "calibrate": ["boolean"],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
-    _doc_link_module = "skdeepcluster"
-    _doc_link_template = "https://skdeepcluster.readthedocs.io/en/stable/generated/skdeepcluster.{estimator_name}.html"
 
     n_clusters: int
-    backbone: str | os.PathLike[str] | nn.Module
-    pretrained: bool | str | os.PathLike[str]
-    pretraining: str | None
-    max_epochs: int | str
-    batch_size: int | str
-    learning_rate: float | str
-    precision: str
-    checkpoint_dir: str | os.PathLike[str] | None
+    pretraining: str | Pretrainer | None
     calibrate: bool
-    warm_start: bool
-    random_state: int | np.random.RandomState | None
 
     labels_: NDArray[np.int64]
 
-    @validates_parameters
-    @with_callbacks
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn an embedding of X and partition it into clusters.
-
-        Parameters
-        ----------
-        X : array-like, torch.Tensor, torch Dataset, path or list of paths
-            Feature vectors of shape (n_samples, n_features), or images of shape (n_samples,
-            channels, height, width) or (n_samples, height, width, channels). Memory maps and
-            tensors are used where they lie. A map-style Dataset yields samples, or tuples that
-            start with one. A folder (sub-folder names are ignored), a list of image files or a
-            :class:`~skdeepcluster.datasets.ImageFiles` is read from disk.
-        y : Ignored
-            Accepted for scikit-learn's sake; labels are never used.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If X is empty, sparse, not finite or of the wrong shape, or has fewer samples than
-            clusters.
-        DivergenceError
-            If the loss is not finite. The estimator is then fitted with the last good state.
-        """
-        device = choose_device(self.device)
-        source = open_source(self, X, device, reset=True)
-        self._check_enough_samples(source)
-        n_threads = torch.get_num_threads()
-        with intra_op_threads(self._n_threads(device)):
-            self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
-        return self
-
     def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
         """Fit as a story: build, pretrain, start, train, finish, calibrate."""
+        pretrainer = self._pretrainer()
+        if pretrainer is not None:
+            self._check_pretrainer(pretrainer)
         trainer = self._make_trainer(source)
         objective = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
@@ -169,8 +71,8 @@ class DeepClusterer(
                 source, objective.model.prepare, self._most_clusters(), trainer.generator("views")
             )
         try:
-            if "pretraining" in self._phases():
-                self._pretrain(objective.model, views, trainer, report)
+            if pretrainer is not None and not self._goes_on():
+                pretrainer.pretrain(objective.model.embedding, views, trainer, report)
             if trainer.has_reached("clustering"):
                 trainer.restore("clustering", objective)
             elif not self._goes_on():
@@ -208,20 +110,6 @@ class DeepClusterer(
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "labels_")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        if tags.transformer_tags is not None:
-            tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
-        state = dict(super().__getstate__())  # it may be our own __dict__
-        for name in ("_objective", "_confidence"):
-            if state.get(name) is not None:
-                state[name] = copy.deepcopy(state[name]).cpu()
-        return state
 
     @abstractmethod
     def _make_objective(self, model: ClusterModel, n_samples: int) -> nn.Module:
@@ -269,25 +157,36 @@ class DeepClusterer(
             )
 
     def _goes_on(self) -> bool:
-        """Whether ``warm_start`` goes on from the networks of an earlier fit."""
         return self.warm_start and hasattr(self, "_objective")
 
-    def _pretrains(self) -> bool:
-        if self.pretraining is None:
-            return False
+    def _pretrainer(self) -> Pretrainer | None:
+        """Return what pretrains the encoder, if anything does."""
+        if self.pretraining is None or isinstance(self.pretraining, Pretrainer):
+            return self.pretraining
         # A backbone that arrives trained is the result of a longer pretraining than ours.
-        return not (self._takes_images() and is_pretrained(self.backbone, self.pretrained))
+        if self._takes_images() and is_pretrained(self.backbone, self.pretrained):
+            return None
+        return SimCLR()
 
-    def _learns_embedding(self) -> bool:
-        """Whether anything teaches a new encoder or projector before clusters depend on it."""
-        return self._pretrains()
+    def _check_pretrainer(self, pretrainer: Pretrainer) -> None:
+        """Refuse what would be ignored: the network is the clusterer's, the method the other's."""
+        validate_parameters(pretrainer)
+        if pretrainer.backbone not in ("auto", self.backbone):
+            raise ValueError(
+                f"pretraining has backbone={pretrainer.backbone!r}, but pretrains this "
+                f"{type(self).__name__}'s, backbone={self.backbone!r}. Set it there."
+            )
+
+    def _projector(self) -> MakeProjector | None:
+        """Return what makes a projector, if anything teaches it before clusters depend on it."""
+        pretrainer = self._pretrainer()
+        return None if pretrainer is None else pretrainer.projector
 
     def _phases(self) -> list[str]:
-        """Return the names of the phases that this fit will run."""
         phases = self._own_phases()
         if self._goes_on():
             phases = [phase for phase in phases if phase != "start"]
-        if self._pretrains() and not self._goes_on():
+        if self._pretrainer() is not None and not self._goes_on():
             phases = ["pretraining", *phases]
         return [*phases, "calibration"] if self.calibrate else phases
 
@@ -295,83 +194,17 @@ class DeepClusterer(
         """Return the names of the phases that belong to the method."""
         return ["clustering"]
 
-    def _make_trainer(self, source: Source) -> Trainer:
-        checkpoint = None
-        if self.checkpoint_dir is not None:
-            checkpoint = CheckpointFolder(self.checkpoint_dir, self._fingerprint(source))
-        return Trainer(
-            self._phases(),
-            device=source.device,
-            precision=choose_precision(self.precision, source.device, images=self._takes_images()),
-            seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
-            checkpoint=checkpoint,
-            verbose=int(self.verbose),
-        )
-
-    def _fingerprint(self, source: Source) -> dict[str, str]:
-        """Return what a checkpoint must agree with: the parameters, and a sample of the data."""
-        free = ("checkpoint_dir", "device", "num_workers", "verbose")
-        parameters = {
-            name: repr(value)
-            for name, value in sorted(self.get_params(deep=False).items())
-            if name not in free and not isinstance(value, np.random.RandomState)
-        }
-        index = torch.linspace(0, len(source) - 1, min(len(source), 64)).round().long()
-        rows = source.rows(index).cpu().numpy()
-        return {
-            "estimator": type(self).__name__,
-            "phases": ", ".join(self._phases()),
-            "shape of X": str((len(source), *source.sample_shape)),
-            "content of X": hashlib.sha256(rows.tobytes()).hexdigest()[:16],
-            **parameters,
-        }
-
     def _build(self, source: Source, trainer: Trainer) -> Any:
         """Build networks and objective, their random weights drawn from the trainer's seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(trainer.generator("build").initial_seed())
+        with trainer.global_generator("build"):
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, learns=self._learns_embedding()
+                source, self.backbone, self.pretrained, self._projector()
             )
             model = ClusterModel(prepare, embedding, nn.Identity())
             objective = self._make_objective(model, len(source))
         if self._goes_on():
-            try:
-                objective.load_state_dict(self._objective.state_dict())
-            except RuntimeError as error:
-                raise ValueError(
-                    "warm_start=True goes on from the networks of the last fit, but they do not "
-                    f"suit this X or these parameters: {error} Set warm_start=False."
-                ) from error
+            load_earlier(objective, self._objective)
         return objective
-
-    def _pretrain(
-        self, model: ClusterModel, views: PairedViews, trainer: Trainer, report: CallbackReport
-    ) -> None:
-        """Train the embedding by contrast, before there are clusters."""
-        if self._takes_images():
-            recipe, temperature = IMAGE_PRETRAINING, IMAGE_TEMPERATURE
-        else:
-            recipe, temperature = FEATURE_PRETRAINING, FEATURE_TEMPERATURE
-        epochs = recipe.epochs(len(views), recipe.batch_size)
-        objective = ContrastiveObjective(model.embedding, temperature)
-        with report.phase("pretraining", epochs) as hook:
-            trainer.run(
-                Phase(
-                    name="pretraining",
-                    objective=objective,
-                    views=views,
-                    n_samples=len(views),
-                    batch_size=recipe.batch_size,
-                    epochs=epochs,
-                    parameter_groups=[
-                        {"params": list(objective.parameters()), "lr": recipe.learning_rate}
-                    ],
-                    optimizer=torch.optim.AdamW,
-                    schedule=one_cycle,
-                    hook=hook,
-                )
-            )
 
     def _finish(self, objective: Any, source: Source, trainer: Trainer) -> Tensor:
         """Set the fitted attributes in one pass over the data, and return its embedding."""
@@ -414,20 +247,6 @@ class DeepClusterer(
         """Return the embedding of all samples, on the device."""
         batches = infer(objective.model, source)
         return torch.cat([batch.embedding for batch in batches]).to(source.device)
-
-    def _plan(self, recipe: Recipe, n_samples: int) -> tuple[int, int, float]:
-        """Return batch size, epochs and learning rate: the recipe's where the user did not say."""
-        batch_size = min(given(self.batch_size, recipe.batch_size), n_samples)
-        epochs = given(self.max_epochs, recipe.epochs(n_samples, batch_size))
-        return batch_size, epochs, given(self.learning_rate, recipe.learning_rate)
-
-    def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
-        """Return what the user gave, or for "auto" the default for this kind of data."""
-        return self._by_kind(features=features, images=images) if value == "auto" else value
-
-    def _by_kind(self, *, features: Any, images: Any) -> Any:
-        """Return the default for the kind of data that fit was given."""
-        return images if self._takes_images() else features
 
     def _warn_about_sizes(self) -> None:
         sizes = self.cluster_sizes_

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -22,12 +22,9 @@ from skdeepcluster.networks import (
     Standardize,
     build_backbone,
     is_pretrained,
-    multilayer_perceptron,
 )
 from skdeepcluster.numerics import nearest_neighbors
 
-FEATURE_EMBEDDING = 64
-IMAGE_EMBEDDING = 128
 # Exact neighbours cost n^2; pretraining draws some 200,000 samples and needs no larger graph.
 GRAPH_ROWS = 2**15
 
@@ -82,8 +79,27 @@ Weights = bool | str | os.PathLike[str]
 PairedViews = AugmentedViews | NeighborViews
 
 
+class MakeProjector(Protocol):
+    """Makes what maps the features of a backbone to the embedding, and tells its width."""
+
+    def __call__(self, width: int, *, images: bool) -> tuple[nn.Module, int]:
+        """Return the layers for features of this width."""
+        ...
+
+
+def load_earlier(network: nn.Module, earlier: nn.Module) -> None:
+    """Let a network go on from where one of an earlier fit stands."""
+    try:
+        network.load_state_dict(earlier.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "warm_start=True goes on from the networks of the last fit, but they do not suit this "
+            f"X or these parameters: {error} Set warm_start=False."
+        ) from error
+
+
 def build_networks(
-    source: Source, backbone: Backbone, pretrained: Weights, *, learns: bool
+    source: Source, backbone: Backbone, pretrained: Weights, projector: MakeProjector | None
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     """Return the preparation of raw samples and the embedding network for this data.
 
@@ -92,34 +108,34 @@ def build_networks(
     source : Source
         Gives the shape of the samples, and their statistics.
     backbone, pretrained : see ``DeepClusterer``
-    learns : bool
-        Whether a pretraining follows, or the like. Without it, no layer is added that only it
-        would train.
+    projector : callable or None
+        ``projector(width, images=...)`` makes what maps the backbone's features to the embedding,
+        and returns it with its width. None where nothing would train it: then no new layer is
+        added.
     """
     if len(source.sample_shape) == 1:
-        return _feature_networks(source, backbone, learns)
-    return _image_networks(source, backbone, pretrained, learns)
+        return _feature_networks(source, backbone, projector)
+    return _image_networks(source, backbone, pretrained, projector)
 
 
 def _feature_networks(
-    source: Source, backbone: Backbone, learns: bool
+    source: Source, backbone: Backbone, projector: MakeProjector | None
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     mean, variance = moments(source, (0,))
     # One scale for all features: their relative sizes are information, above all in embeddings.
     prepare = Standardize(mean, variance.mean().sqrt())
-    if not learns and backbone == "auto":
+    if projector is None and backbone == "auto":
         # An encoder that nothing has trained would only blur the features.
         identity = nn.Identity()
         return prepare, EmbeddingNetwork(identity, identity, source.sample_shape[0])
     network, width = build_backbone(backbone, source.sample_shape)
-    if not learns:
+    if projector is None:
         return prepare, EmbeddingNetwork(network, nn.Identity(), width)
-    projector = nn.Linear(width, FEATURE_EMBEDDING)
-    return prepare, EmbeddingNetwork(network, projector, FEATURE_EMBEDDING)
+    return prepare, EmbeddingNetwork(network, *projector(width, images=False))
 
 
 def _image_networks(
-    source: Source, backbone: Backbone, pretrained: Weights, learns: bool
+    source: Source, backbone: Backbone, pretrained: Weights, projector: MakeProjector | None
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     low, high = value_range(source)
     # Augmentations work on [0, 1]; the backbone then gets channels of mean zero.
@@ -133,10 +149,9 @@ def _image_networks(
         span = max(high - low, torch.finfo(torch.float32).tiny)
         mean, deviation = (mean - low) / span, variance.sqrt() / span
     normalized = nn.Sequential(Standardize(mean, deviation), network)
-    if not learns:
+    if projector is None:
         return prepare, EmbeddingNetwork(normalized, nn.Identity(), width)
-    projector = multilayer_perceptron([width, width, IMAGE_EMBEDDING])
-    return prepare, EmbeddingNetwork(normalized, projector, IMAGE_EMBEDDING)
+    return prepare, EmbeddingNetwork(normalized, *projector(width, images=True))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from skdeepcluster.data import (
 )
 from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._building import PairedViews, Recipe
+from skdeepcluster.estimators._pretraining import Pretrainer
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._two_stage import TwoStageClusterer
 from skdeepcluster.estimators._validation import integer, one_of, real
@@ -213,7 +214,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        pretraining: str | None = "auto",
+        pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",

@@ -19,10 +19,22 @@ from torch import Tensor, nn
 
 from skdeepcluster.calibration import ConfidenceHead
 from skdeepcluster.data import IndexedViews, NeighborViews, Source
-from skdeepcluster.estimators._base import FEATURE_TEMPERATURE, IMAGE_TEMPERATURE, DeepClusterer
-from skdeepcluster.estimators._building import GRAPH_ROWS, PairedViews, Recipe, n_fine_clusters
+from skdeepcluster.estimators._base import DeepClusterer
+from skdeepcluster.estimators._building import (
+    GRAPH_ROWS,
+    MakeProjector,
+    PairedViews,
+    Recipe,
+    n_fine_clusters,
+)
 from skdeepcluster.estimators._inference import prepared_rows
 from skdeepcluster.estimators._judging import Judgement, is_better, judge_heads, judged_rows
+from skdeepcluster.estimators._pretraining import (
+    FEATURE_TEMPERATURE,
+    IMAGE_TEMPERATURE,
+    Pretrainer,
+    SimCLR,
+)
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._start import candidate_partitions
 from skdeepcluster.estimators._validation import integer, one_of, real
@@ -237,7 +249,7 @@ class StableClusterDiscrimination(DeepClusterer):
         refine: bool = False,
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        pretraining: str | None = None,
+        pretraining: str | Pretrainer | None = None,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
@@ -332,8 +344,8 @@ class StableClusterDiscrimination(DeepClusterer):
         n_clusters: int = self._objective.selected_head.n_clusters
         return n_clusters
 
-    def _learns_embedding(self) -> bool:
-        return True
+    def _projector(self) -> MakeProjector:
+        return (self._pretrainer() or SimCLR()).projector  # the stage itself teaches it
 
     def _phases(self) -> list[str]:
         phases = super()._phases()

@@ -11,6 +11,7 @@ from torch import nn
 
 from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._building import Recipe
+from skdeepcluster.estimators._pretraining import Pretrainer
 from skdeepcluster.estimators._two_stage import TwoStageClusterer
 from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel
@@ -198,7 +199,7 @@ class MiniClustering(TwoStageClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        pretraining: str | None = "auto",
+        pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",

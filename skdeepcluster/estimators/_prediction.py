@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import TransformerMixin
+from sklearn.base import ClusterMixin
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdeepcluster.calibration import ConfidenceHead
-from skdeepcluster.estimators._inference import Predictions, entropy, infer
-from skdeepcluster.estimators._validation import open_source
+from skdeepcluster.estimators._deep import DeepEstimator
+from skdeepcluster.estimators._inference import Predictions, entropy
 from skdeepcluster.networks import ClusterModel
-from skdeepcluster.training import choose_device, intra_op_threads
 
 
-# A transformer itself: scikit-learn wraps transform for set_output in the class that defines it.
-class PredictionMixin(TransformerMixin):
-    """Labels, probabilities, embeddings and a score from the networks of a fitted clusterer."""
+class PredictingEstimator(ClusterMixin, DeepEstimator):
+    """Labels, probabilities and a score from the networks of a fitted clusterer."""
 
-    device: str | torch.device
-    num_workers: int
-    verbose: int
+    _NETWORKS = ("_objective", "_confidence")
 
-    n_features_in_: int
-    image_shape_: tuple[int, ...]
-    paths_: list[str]
     _objective: Any
     _confidence: ConfidenceHead | None
 
@@ -120,21 +111,6 @@ class PredictionMixin(TransformerMixin):
         both = self._infer(X, top)
         return both[:, 0].astype(np.int64), both[:, 1]
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the embedding of each sample, a vector of unit length.
-
-        Parameters
-        ----------
-        X : array-like or other source of samples
-            See :meth:`fit`; samples of the shape seen there.
-
-        Returns
-        -------
-        embedding : ndarray of shape (n_samples, n_embedding_dimensions)
-            Samples of a cluster lie close together, as measured by the cosine.
-        """
-        return self._infer(X, lambda batch: batch.embedding.numpy())
-
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mutual information between samples and clusters, in nats.
 
@@ -167,35 +143,6 @@ class PredictionMixin(TransformerMixin):
         model: ClusterModel = self._objective.model
         return model
 
-    @property
-    def _n_features_out(self) -> int:
-        return self._model.embedding.embedding_dim
-
-    def _infer(self, X: Any, summarize: Callable[[Predictions], NDArray[Any]]) -> NDArray[Any]:
-        """Apply a function to predictions batch by batch, and join the results."""
-        check_is_fitted(self)
-        try:
-            device = choose_device(self.device)
-        except ValueError:  # fitted on a device that this machine does not have
-            device = torch.device("cpu")
-        source = open_source(self, X, device, reset=False)
-        with intra_op_threads(self._n_threads(device)):
-            batches = infer(self._model, source, self._second_opinion())
-            return np.concatenate([summarize(batch) for batch in batches])
-
     def _second_opinion(self) -> nn.Module | None:
-        """Return what judges the labels: maps descriptions of samples to logits."""
         opinion: nn.Module | None = getattr(self, "_confidence", None)
         return opinion
-
-    def _takes_images(self) -> bool:
-        return hasattr(self, "image_shape_")
-
-    def _n_threads(self, device: torch.device) -> int:
-        """Return how many CPU threads to use inside an operation.
-
-        In the small products of a feature encoder threads cost more than they give, and very much
-        more on a busy machine.
-        """
-        small = device.type == "cpu" and not self._takes_images()
-        return 1 if small else torch.get_num_threads()

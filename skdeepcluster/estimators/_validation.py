@@ -25,7 +25,7 @@ from skdeepcluster.data import (
 from skdeepcluster.datasets import ImageFiles
 
 if TYPE_CHECKING:
-    from skdeepcluster.estimators._prediction import PredictionMixin
+    from skdeepcluster.estimators._deep import DeepEstimator
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -40,6 +40,11 @@ def validates_parameters(method: Method) -> Method:
     # Nested estimators validate themselves when they are fitted.
     decorated: Method = _fit_context(prefer_skip_nested_validation=False)(method)
     return decorated
+
+
+def validate_parameters(estimator: DeepEstimator) -> None:
+    """Check the parameters of an estimator that another one uses without fitting it."""
+    estimator._validate_params()
 
 
 def integer(low: int) -> Interval:
@@ -57,12 +62,12 @@ def one_of(*options: str) -> StrOptions:
     return StrOptions(set(options))
 
 
-def open_source(estimator: PredictionMixin, X: Any, device: torch.device, *, reset: bool) -> Source:
+def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset: bool) -> Source:
     """Check X and give access to its rows on the device.
 
     Parameters
     ----------
-    estimator : PredictionMixin
+    estimator : DeepEstimator
         Takes ``n_features_in_``, ``feature_names_in_``, ``image_shape_`` and ``paths_`` when
         ``reset``; is compared with them otherwise.
     X : array-like, Tensor, Dataset, path or list of paths
@@ -91,7 +96,7 @@ def open_source(estimator: PredictionMixin, X: Any, device: torch.device, *, res
     return open_array(X, device)
 
 
-def _fitted_image_size(estimator: PredictionMixin) -> int:
+def _fitted_image_size(estimator: DeepEstimator) -> int:
     if not hasattr(estimator, "image_shape_"):
         raise ValueError(
             f"X names image files, but this {type(estimator).__name__} was fitted on feature "
@@ -100,9 +105,7 @@ def _fitted_image_size(estimator: PredictionMixin) -> int:
     return int(estimator.image_shape_[-1])
 
 
-def _open_tensor(
-    estimator: PredictionMixin, X: Tensor, device: torch.device, reset: bool
-) -> Source:
+def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, reset: bool) -> Source:
     X = X.detach()
     if X.device.type == "cpu":
         # numpy shares the memory; bfloat16 is the one type that it does not know.
@@ -122,7 +125,7 @@ def _open_tensor(
     return ResidentSource((X if keeps_type else X.float()).to(device).contiguous())
 
 
-def _open_dataset(estimator: PredictionMixin, X: Any, device: torch.device, reset: bool) -> Source:
+def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
     if len(X) < (2 if reset else 1):
         raise ValueError(f"X is a Dataset with {len(X)} item(s); fit needs at least 2 samples.")
     source = DatasetSource(X, device, estimator.num_workers)
@@ -131,7 +134,7 @@ def _open_dataset(estimator: PredictionMixin, X: Any, device: torch.device, rese
 
 
 def _open_files(
-    estimator: PredictionMixin, X: ImageFiles, device: torch.device, reset: bool
+    estimator: DeepEstimator, X: ImageFiles, device: torch.device, reset: bool
 ) -> Source:
     """Decode once if the images fit into memory; read them batch by batch otherwise."""
     n_bytes = len(X) * 3 * X.image_size**2
@@ -144,7 +147,7 @@ def _open_files(
     return source
 
 
-def _open_images(estimator: PredictionMixin, X: Any, device: torch.device, reset: bool) -> Source:
+def _open_images(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
     X = check_array(
         X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
         estimator=estimator, input_name="X",
@@ -166,7 +169,7 @@ def _check_range(X: np.ndarray[Any, Any]) -> None:
         )
 
 
-def _record_shape(estimator: PredictionMixin, shape: tuple[int, ...], reset: bool) -> None:
+def _record_shape(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool) -> None:
     """Remember the shape of a sample in ``fit``; later, compare with it."""
     images = len(shape) == 3
     if reset:

@@ -25,13 +25,17 @@ class EMATeacher(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move the average towards the student; counters and other integer buffers are copied."""
+        averages, currents = [], []
         for average, current in zip(
             self._tensors(self.network), self._tensors(student), strict=True
         ):
             if average.is_floating_point():
-                average.lerp_(current.to(average.dtype), 1 - self.momentum)
+                averages.append(average)
+                currents.append(current.to(average.dtype))
             else:
                 average.copy_(current)
+        # All in one call: a network has hundreds of small tensors.
+        torch._foreach_lerp_(averages, currents, 1 - self.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the averaged network's output; no gradient flows into it."""

@@ -1,5 +1,6 @@
 """Objectives: one file per method, pure loss functions and the heads and state they need."""
 
+from skdeepcluster.objectives._byol import BYOLObjective, regression_loss
 from skdeepcluster.objectives._calibrated import (
     CalibratedObjective,
     calibration_loss,
@@ -8,7 +9,13 @@ from skdeepcluster.objectives._calibrated import (
     select_confident,
     size_divergence,
 )
-from skdeepcluster.objectives._contrastive import ContrastiveObjective, info_nce
+from skdeepcluster.objectives._contrastive import (
+    ContrastiveObjective,
+    MoCoObjective,
+    info_nce,
+    nt_xent,
+    queue_loss,
+)
 from skdeepcluster.objectives._discrimination import (
     DiscriminationHead,
     DiscriminationObjective,
@@ -30,12 +37,14 @@ from skdeepcluster.objectives._mini import (
 )
 
 __all__ = [
+    "BYOLObjective",
     "CalibratedObjective",
     "ContrastiveObjective",
     "DiscriminationHead",
     "DiscriminationObjective",
     "HeadFit",
     "MiniObjective",
+    "MoCoObjective",
     "RefinementObjective",
     "alignment_loss",
     "calibration_loss",
@@ -47,9 +56,12 @@ __all__ = [
     "entropy_cost",
     "info_nce",
     "marginal_loss",
+    "nt_xent",
     "pseudo_labels",
+    "queue_loss",
     "raised_duals",
     "region_targets",
+    "regression_loss",
     "select_confident",
     "self_training_loss",
     "size_divergence",

@@ -367,7 +367,7 @@ class DiscriminationObjective(nn.Module):
             {"params": centers, "lr": center_learning_rate, "weight_decay": 0.0},
         ]
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, progress: float) -> None:
         """Tell all heads."""
         for head in self.heads:
             head.begin_epoch()

@@ -65,7 +65,8 @@ class Phase:
     objective : nn.Module
         ``objective(*views)`` returns the loss and a dict of scalars for the history. A scalar
         named ``"skipped"`` that is nonzero asks to leave the parameters as they are. Its
-        ``begin_epoch()``, if it has one, is called before each epoch.
+        ``begin_epoch(progress)``, if it has one, is called before each epoch with the share of the
+        epochs that are over.
     views : callable
         ``views(index, generator)`` returns the tensors for the objective, on the device.
     n_samples, batch_size, epochs : int
@@ -164,6 +165,13 @@ class Trainer:
         entropy = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode())])
         return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
 
+    @contextmanager
+    def global_generator(self, purpose: str) -> Iterator[None]:
+        """Let what draws from torch's global generator (layers do) draw from this seed instead."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.generator(purpose).initial_seed())
+            yield
+
     def has_reached(self, name: str) -> bool:
         """Whether the checkpoint to resume from was written in this phase or a later one."""
         return self._resumed is not None and (
@@ -219,7 +227,7 @@ class Trainer:
                 # Whatever was computed with a part of it since the last epoch, or before the first,
                 # may have left that part in evaluation mode, and no flag of the whole tells.
                 objective.train()
-                _announce_epoch(phase.objective)
+                _announce_epoch(phase.objective, epoch / phase.epochs)
                 state = _copy_state(phase.objective)
                 try:
                     record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
@@ -395,9 +403,9 @@ def _set_global_states(device: torch.device, states: list[Tensor]) -> None:
         torch.cuda.set_rng_state(states[1], device)
 
 
-def _announce_epoch(objective: Any) -> None:
+def _announce_epoch(objective: Any, progress: float) -> None:
     if hasattr(objective, "begin_epoch"):
-        objective.begin_epoch()
+        objective.begin_epoch(progress)
 
 
 def _copy_state(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,254 @@
+"""What clusterers and pretraining have in common: parameters, the fit around a training, and X."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skdeepcluster.data import Source
+from skdeepcluster.estimators._building import Recipe, given
+from skdeepcluster.estimators._inference import Predictions, infer
+from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._validation import (
+    integer,
+    one_of,
+    open_source,
+    real,
+    validates_parameters,
+)
+from skdeepcluster.networks import ClusterModel
+from skdeepcluster.training import (
+    MAX_SEED,
+    CheckpointFolder,
+    Trainer,
+    choose_device,
+    choose_precision,
+    intra_op_threads,
+)
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
+
+class DeepEstimator(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+    ABC,
+):
+    """Base of everything that trains a network: parameters, sources, trainers, embeddings."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "backbone": [str, os.PathLike, nn.Module],
+        "pretrained": ["boolean", str, os.PathLike],
+        "max_epochs": [one_of("auto"), integer(0)],
+        "batch_size": [one_of("auto"), integer(2)],
+        "learning_rate": [one_of("auto"), real(0, None, "neither")],
+        "device": [str, torch.device],
+        "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed")],
+        "num_workers": [integer(0)],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+    _doc_link_module = "skdeepcluster"
+    _doc_link_template = "https://skdeepcluster.readthedocs.io/en/stable/generated/skdeepcluster.{estimator_name}.html"
+    # Networks that go into a pickle as CPU tensors, and what says whether there are any.
+    _NETWORKS: ClassVar[tuple[str, ...]] = ()
+
+    backbone: str | os.PathLike[str] | nn.Module
+    pretrained: bool | str | os.PathLike[str]
+    max_epochs: int | str
+    batch_size: int | str
+    learning_rate: float | str
+    device: str | torch.device
+    precision: str
+    num_workers: int
+    checkpoint_dir: str | os.PathLike[str] | None
+    warm_start: bool
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    n_features_in_: int
+    image_shape_: tuple[int, ...]
+    paths_: list[str]
+
+    @validates_parameters
+    @with_callbacks
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from X.
+
+        Parameters
+        ----------
+        X : array-like, torch.Tensor, torch Dataset, path or list of paths
+            Feature vectors of shape (n_samples, n_features), or images of shape (n_samples,
+            channels, height, width) or (n_samples, height, width, channels). Memory maps and
+            tensors are used where they lie. A map-style Dataset yields samples, or tuples that
+            start with one. A folder (sub-folder names are ignored), a list of image files or a
+            :class:`~skdeepcluster.datasets.ImageFiles` is read from disk.
+        y : Ignored
+            Accepted for scikit-learn's sake; labels are never used.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X is empty, sparse, not finite or of the wrong shape, or has too few samples.
+        DivergenceError
+            If the loss is not finite. The estimator is then fitted with the last good state.
+        """
+        device = choose_device(self.device)
+        source = open_source(self, X, device, reset=True)
+        self._check_enough_samples(source)
+        n_threads = torch.get_num_threads()
+        with intra_op_threads(self._n_threads(device)):
+            self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the embedding of each sample, a vector of unit length.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_embedding_dimensions)
+            Samples that belong together lie close together, as measured by the cosine.
+        """
+        return self._infer(X, lambda batch: batch.embedding.numpy())
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return all(hasattr(self, name) for name in self._NETWORKS)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        if tags.transformer_tags is not None:
+            tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
+        state = dict(super().__getstate__())  # it may be our own __dict__
+        for name in self._NETWORKS:
+            if state.get(name) is not None:
+                state[name] = copy.deepcopy(state[name]).cpu()
+        return state
+
+    @property
+    @abstractmethod
+    def _model(self) -> ClusterModel:
+        """The fitted networks."""
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._model.embedding.embedding_dim
+
+    @abstractmethod
+    def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
+        """Fit to the rows of a source; ``n_threads`` may be used in large operations."""
+
+    @abstractmethod
+    def _phases(self) -> list[str]:
+        """Return the names of the phases that this fit will run."""
+
+    def _check_enough_samples(self, source: Source) -> None:
+        """Raise ValueError if there are fewer samples than the method needs."""
+
+    @abstractmethod
+    def _goes_on(self) -> bool:
+        """Whether ``warm_start`` goes on from the networks of an earlier fit."""
+
+    def _make_trainer(self, source: Source) -> Trainer:
+        checkpoint = None
+        if self.checkpoint_dir is not None:
+            checkpoint = CheckpointFolder(self.checkpoint_dir, self._fingerprint(source))
+        return Trainer(
+            self._phases(),
+            device=source.device,
+            precision=choose_precision(self.precision, source.device, images=self._takes_images()),
+            seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
+            checkpoint=checkpoint,
+            verbose=int(self.verbose),
+        )
+
+    def _fingerprint(self, source: Source) -> dict[str, str]:
+        """Return what a checkpoint must agree with: the parameters, and a sample of the data."""
+        free = ("checkpoint_dir", "device", "num_workers", "verbose")
+        parameters = {
+            name: repr(value)
+            for name, value in sorted(self.get_params(deep=False).items())
+            if name not in free and not isinstance(value, np.random.RandomState)
+        }
+        index = torch.linspace(0, len(source) - 1, min(len(source), 64)).round().long()
+        rows = source.rows(index).cpu().numpy()
+        return {
+            "estimator": type(self).__name__,
+            "phases": ", ".join(self._phases()),
+            "shape of X": str((len(source), *source.sample_shape)),
+            "content of X": hashlib.sha256(rows.tobytes()).hexdigest()[:16],
+            **parameters,
+        }
+
+    def _plan(self, recipe: Recipe, n_samples: int) -> tuple[int, int, float]:
+        """Return batch size, epochs and learning rate: the recipe's where the user did not say."""
+        batch_size = min(given(self.batch_size, recipe.batch_size), n_samples)
+        epochs = given(self.max_epochs, recipe.epochs(n_samples, batch_size))
+        return batch_size, epochs, given(self.learning_rate, recipe.learning_rate)
+
+    def _resolve(self, value: Any, *, features: Any, images: Any) -> Any:
+        """Return what the user gave, or for "auto" the default for this kind of data."""
+        return self._by_kind(features=features, images=images) if value == "auto" else value
+
+    def _by_kind(self, *, features: Any, images: Any) -> Any:
+        """Return the default for the kind of data that fit was given."""
+        return images if self._takes_images() else features
+
+    def _infer(self, X: Any, summarize: Callable[[Predictions], NDArray[Any]]) -> NDArray[Any]:
+        """Apply a function to predictions batch by batch, and join the results."""
+        check_is_fitted(self)
+        try:
+            device = choose_device(self.device)
+        except ValueError:  # fitted on a device that this machine does not have
+            device = torch.device("cpu")
+        source = open_source(self, X, device, reset=False)
+        with intra_op_threads(self._n_threads(device)):
+            batches = infer(self._model, source, self._second_opinion())
+            return np.concatenate([summarize(batch) for batch in batches])
+
+    def _second_opinion(self) -> nn.Module | None:
+        """Return what judges the labels, if anything does: maps descriptions to logits."""
+        return None
+
+    def _takes_images(self) -> bool:
+        return hasattr(self, "image_shape_")
+
+    def _n_threads(self, device: torch.device) -> int:
+        """Return how many CPU threads to use inside an operation.
+
+        In the small products of a feature encoder threads cost more than they give, and very much
+        more on a busy machine.
+        """
+        small = device.type == "cpu" and not self._takes_images()
+        return 1 if small else torch.get_num_threads()
