@@ -1,6 +1,6 @@
 """Where training samples come from, and the random views made of them."""
 
-from skdeepcluster.data._image_views import RandomImageViews
+from skdeepcluster.data._image_views import RandomImageViews, contrastive_views
 from skdeepcluster.data._sources import (
     RESIDENT_SHARE,
     ArraySource,
@@ -34,6 +34,7 @@ __all__ = [
     "ResidentSource",
     "Source",
     "StrongImageViews",
+    "contrastive_views",
     "free_memory",
     "moments",
     "open_array",

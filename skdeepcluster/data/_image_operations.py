@@ -22,9 +22,11 @@ __all__ = [
     "adjust_sharpness",
     "affine",
     "erase_square",
+    "gaussian_blur",
     "greyscale",
     "per_image",
     "resized_crop",
+    "solarize",
 ]
 
 # Luma of ITU-R BT.601, as PIL and torchvision have it.
@@ -292,6 +294,61 @@ def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     return sharpened
 
 
+def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """Smooth each image with a Gaussian of its own width; what lies outside mirrors the inside.
+
+    Equal to rounding to torchvision's ``gaussian_blur``, image by image.
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, C, H, W)
+        Float images in [0, 1].
+    sigma : Tensor of shape (B,)
+        Standard deviations in pixels; 0 leaves the image as it is.
+    kernel_size : int
+        Pixels in a row, and in a column, that a new pixel is the weighted mean of: odd, and below
+        twice the shorter side of the images.
+
+    Returns
+    -------
+    images : Tensor of shape (B, C, H, W)
+        New images in [0, 1], up to rounding.
+
+    Raises
+    ------
+    ValueError
+        If the kernel size is even, or too large to be mirrored at the edges.
+
+    Examples
+    --------
+    >>> import torch
+    >>> images = torch.tensor([0.0, 0, 1, 0, 0]).expand(2, 1, 5, 5)
+    >>> gaussian_blur(images, torch.tensor([0.0, 0.8]), 3)[:, 0, 0].round(decimals=3)
+    tensor([[0.0000, 0.0000, 1.0000, 0.0000, 0.0000],
+            [0.0000, 0.2390, 0.5220, 0.2390, 0.0000]])
+    """
+    height, width = images.shape[-2:]
+    if kernel_size not in range(1, 2 * min(height, width), 2):
+        raise ValueError(
+            f"kernel_size must be odd, from 1 to {2 * min(height, width) - 1} for images of "
+            f"{height} x {width} pixels; got {kernel_size}."
+        )
+    radius = kernel_size // 2
+    distance = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    # At a hundredth of a pixel the middle already has all the weight.
+    relative = distance[:, None] / sigma.to(images).clamp_min(0.01)
+    weights = torch.softmax(-relative.square() / 2, dim=0)[..., None, None, None]
+    # Sums of slices: about as fast as a convolution or a product with a band matrix, which would be
+    # rounded.
+    for axis, padding in ((-2, (0, 0, radius, radius)), (-1, (radius, radius, 0, 0))):
+        size = images.shape[axis]
+        padded = F.pad(images, padding, mode="reflect")
+        images = padded.narrow(axis, 0, size) * weights[0]
+        for start in range(1, kernel_size):
+            images.addcmul_(padded.narrow(axis, start, size), weights[start])
+    return images
+
+
 def affine(images: Tensor, angle: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
     """Rotate, shear and shift each image, in this order, in one bilinear sampling step.
 
@@ -365,6 +422,24 @@ def erase_square(images: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Ten
     rows, columns = (rows >= 0) & (rows < side[:, None]), (columns >= 0) & (columns < side[:, None])
     square = rows[:, None, :, None] & columns[:, None, None, :]
     return torch.where(square, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Turn the bright part of each image into its negative.
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, C, H, W)
+        Float images in [0, 1].
+    threshold : Tensor of shape (B,)
+        Least value that is turned; 0 gives the negative and above 1 nothing changes.
+
+    Returns
+    -------
+    images : Tensor of shape (B, C, H, W)
+        New images in [0, 1].
+    """
+    return torch.where(images < per_image(threshold), images, 1 - images)
 
 
 def _luma(images: Tensor) -> Tensor:

@@ -16,14 +16,22 @@ from skdeepcluster.data._image_operations import (
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
+    gaussian_blur,
     greyscale,
     resized_crop,
+    solarize,
 )
 
-__all__ = ["RandomImageViews", "draw_crops", "uniform"]
+__all__ = ["RandomImageViews", "contrastive_views", "draw_crops", "uniform"]
 
 # Tries to draw a crop that fits before the central one is taken, as in torchvision.
 _CROP_TRIES = 10
+
+# The middle of 8 bits, as in BYOL: 128 is turned, 127 is not.
+_SOLARIZE_THRESHOLD = 0.5
+
+# Small images have little detail to lose; SimCLR does not blur them either.
+_LARGEST_UNBLURRED = 64
 
 
 def draw_crops(
@@ -91,12 +99,13 @@ def draw_crops(
 
 @dataclass(frozen=True)
 class RandomImageViews:
-    """Random crop, flip, colour jitter and greying, drawn anew for every image of a batch.
+    """Random crop, flip, colour jitter, greying and so on, drawn anew for every image of a batch.
 
-    The views of SimCLR and BYOL for small images, with the distributions of torchvision's
-    ``RandomResizedCrop``, ``RandomHorizontalFlip``, ``RandomApply([ColorJitter])`` and
-    ``RandomGrayscale``. Those draw once per batch; here only the order of the four jitter
-    operations is shared by a batch, and everything else differs per image.
+    The views of SimCLR and BYOL, by default those for small images, with the distributions of
+    torchvision's ``RandomResizedCrop``, ``RandomHorizontalFlip``, ``RandomApply([ColorJitter])``,
+    ``RandomGrayscale``, ``RandomApply([GaussianBlur])`` and ``RandomSolarize``. Those draw once per
+    batch; here only the order of the four jitter operations is shared by a batch, and everything
+    else differs per image.
 
     Parameters
     ----------
@@ -116,6 +125,13 @@ class RandomImageViews:
         Probability that an image is jittered.
     grey_probability : float, default=0.2
         Probability that an image loses its colour, after the jitter.
+    blur_probability : float, default=0.0
+        Probability that an image is then blurred, with a Gaussian kernel of about a tenth of the
+        shorter side of the view.
+    blur_sigma : (float, float), default=(0.1, 2.0)
+        Smallest and largest standard deviation of the kernel, in pixels of the view; uniform.
+    solarize_probability : float, default=0.0
+        Probability that, last of all, pixels of at least 0.5 become their negative.
 
     Raises
     ------
@@ -128,15 +144,19 @@ class RandomImageViews:
     All randomness comes from the generator passed to the call, and none from torch's global state.
     Draw from a CPU generator, also for images on a GPU: the few numbers are moved, a GPU generator
     would make the host wait, and the views then depend on the seed alone and not on the device.
-    How many numbers are drawn depends on the batch size alone.
+    How many numbers are drawn depends on the batch size alone. Those for blur and solarisation come
+    last, and are drawn only where the probability is not 0.
 
     Images with a number of channels other than 3 have no hue, saturation or grey version: they are
-    cropped, flipped, and jittered in brightness and contrast.
+    cropped, flipped, jittered in brightness and contrast, blurred and solarised.
 
     References
     ----------
     T. Chen et al. "A simple framework for contrastive learning of visual representations." ICML
     2020.
+
+    J.-B. Grill et al. "Bootstrap your own latent: A new approach to self-supervised learning."
+    NeurIPS 2020.
 
     Examples
     --------
@@ -155,6 +175,9 @@ class RandomImageViews:
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     jitter_probability: float = 0.8
     grey_probability: float = 0.2
+    blur_probability: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_probability: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse parameters that no image could be drawn with."""
@@ -169,7 +192,17 @@ class RandomImageViews:
                 "jitter must be four strengths (brightness, contrast, saturation, hue), none "
                 f"negative and hue at most 0.5; got {self.jitter}."
             )
-        for name in ("flip", "jitter_probability", "grey_probability"):
+        if not 0 <= self.blur_sigma[0] <= self.blur_sigma[1] < math.inf:
+            raise ValueError(
+                f"blur_sigma must be two finite widths, 0 <= low <= high; got {self.blur_sigma}."
+            )
+        for name in (
+            "flip",
+            "jitter_probability",
+            "grey_probability",
+            "blur_probability",
+            "solarize_probability",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"{name} must be a probability from 0 to 1; got {getattr(self, name)}."
@@ -199,10 +232,15 @@ class RandomImageViews:
         )
         flip, grey = uniform((2, n), (0, 1), generator)
         order, factors = self._draw_jitter(n, generator)
+        blurred, sigma = self._draw_blur(n, generator)
+        solarized = _draw_chosen(n, self.solarize_probability, generator)
 
         top, left, crop_height, crop_width, flip, grey, *factors = torch.stack(
             [*crops, flip, grey, *factors]
         ).to(images.device, non_blocking=True)
+        blurred, sigma, solarized = (
+            values.to(images.device, non_blocking=True) for values in (blurred, sigma, solarized)
+        )
 
         views = resized_crop(images, top, left, crop_height, crop_width, size, flip < self.flip)
         for k in order:
@@ -210,6 +248,12 @@ class RandomImageViews:
                 views = _JITTER[k](views, factors[k])
         if self.grey_probability > 0:
             views = greyscale(views, grey < self.grey_probability)
+        if len(blurred):
+            smooth = gaussian_blur(views[blurred], sigma, _blur_kernel_size(views))
+            views.index_copy_(0, blurred, smooth)
+        if len(solarized):
+            threshold = views.new_full((len(solarized),), _SOLARIZE_THRESHOLD)
+            views.index_copy_(0, solarized, solarize(views[solarized], threshold))
         return views.clamp_(0, 1)
 
     def _draw_jitter(self, n: int, generator: torch.Generator) -> tuple[list[int], list[Tensor]]:
@@ -223,8 +267,51 @@ class RandomImageViews:
             factors.append(factor.where(chosen, factor.new_tensor(neutral)))
         return order, factors
 
+    def _draw_blur(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which images are blurred, and the width of the kernel for each of them."""
+        chosen = _draw_chosen(n, self.blur_probability, generator)
+        if self.blur_probability == 0:
+            return chosen, torch.empty(0)
+        return chosen, uniform((n,), self.blur_sigma, generator)[chosen]
+
 
 _JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+
+
+def contrastive_views(image_size: tuple[int, int]) -> list[RandomImageViews]:
+    """Return what draws the two views of an image that contrastive learning and BYOL compare.
+
+    Parameters
+    ----------
+    image_size : (int, int)
+        Height and width of the images, in pixels.
+
+    Returns
+    -------
+    views : list of two RandomImageViews
+        The same twice where the shorter side is at most 64 pixels, without blur. Above that the
+        views of BYOL for ImageNet: one is always blurred, the other rarely, and sometimes
+        solarised.
+
+    References
+    ----------
+    J.-B. Grill et al. "Bootstrap your own latent: A new approach to self-supervised learning."
+    NeurIPS 2020.
+
+    Examples
+    --------
+    >>> [views.blur_probability for views in contrastive_views((96, 96))]
+    [1.0, 0.1]
+    >>> [views.blur_probability for views in contrastive_views((32, 32))]
+    [0.0, 0.0]
+    """
+    if min(image_size) <= _LARGEST_UNBLURRED:
+        return 2 * [RandomImageViews()]
+    jitter = (0.4, 0.4, 0.2, 0.1)
+    return [
+        RandomImageViews(jitter=jitter, blur_probability=1.0),
+        RandomImageViews(jitter=jitter, blur_probability=0.1, solarize_probability=0.2),
+    ]
 
 
 def _as_unit_float(images: Tensor) -> Tensor:
@@ -238,6 +325,22 @@ def _as_unit_float(images: Tensor) -> Tensor:
     if images.is_floating_point():
         return images.to(torch.float32)
     raise ValueError(f"images must be uint8, or float in [0, 1]; got {images.dtype}.")
+
+
+def _draw_chosen(n: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Draw which of n images an operation changes; for a probability of 0, draw nothing.
+
+    Indices rather than a mask: the host then knows how many they are without asking a GPU.
+    """
+    if probability == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return (uniform((n,), (0, 1), generator) < probability).nonzero()[:, 0]
+
+
+def _blur_kernel_size(images: Tensor) -> int:
+    """About a tenth of the shorter side, odd, at least 3 unless the image is a single pixel."""
+    side = min(images.shape[-2:])
+    return 2 * min(max(1, side // 20), side - 1) + 1
 
 
 def uniform(

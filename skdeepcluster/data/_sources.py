@@ -93,7 +93,7 @@ class ArraySource:
         order = np.argsort(wanted, kind="stable")
         picked = np.empty((len(wanted), *self.array.shape[1:]), dtype=stored_dtype(self.array))
         picked[order] = self.array[wanted[order]]
-        batch = torch.from_numpy(picked).to(self.device)
+        batch = move(torch.from_numpy(picked), self.device)
         return batch.permute(0, 3, 1, 2).contiguous() if self.channels_last else batch
 
 
@@ -147,7 +147,7 @@ class DatasetSource:
                     f"X is a Dataset; item {number} has shape {tuple(item.shape)}, but item 0 has "
                     f"{self.sample_shape}. All items need one shape: resize or pad them."
                 )
-        return torch.stack(items).to(self.device)
+        return move(torch.stack(items), self.device)
 
     def _item(self, number: int) -> Tensor:
         item = self.dataset[number]
@@ -191,6 +191,13 @@ def open_array(
     for index in torch.split(torch.arange(len(array)), COPIED_ROWS):
         data[index[0] : index[-1] + 1] = source.rows(index)
     return ResidentSource(data)
+
+
+def move(batch: Tensor, device: torch.device) -> Tensor:
+    """Bring a batch to a device without making the host wait for it."""
+    if device.type == "cuda" and batch.device.type == "cpu":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:

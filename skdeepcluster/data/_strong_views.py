@@ -20,10 +20,11 @@ from skdeepcluster.data._image_operations import (
     affine,
     erase_square,
     per_image,
+    solarize,
 )
 from skdeepcluster.data._image_views import RandomImageViews, uniform
 
-__all__ = ["StrongImageViews", "autocontrast", "equalize", "posterize", "solarize"]
+__all__ = ["StrongImageViews", "autocontrast", "equalize", "posterize"]
 
 # A channel that varies by less than half a step of 8 bits is flat: what varies is rounding.
 _FLAT = 0.5 / 255
@@ -92,24 +93,6 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """
     step = per_image(2 ** (8 - bits.floor()))
     return images.mul(255).round_().div_(step).floor_().mul_(step / 255)
-
-
-def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Turn the bright part of each image into its negative.
-
-    Parameters
-    ----------
-    images : Tensor of shape (B, C, H, W)
-        Float images in [0, 1].
-    threshold : Tensor of shape (B,)
-        Least value that is turned; 0 gives the negative and above 1 nothing changes.
-
-    Returns
-    -------
-    images : Tensor of shape (B, C, H, W)
-        New images in [0, 1].
-    """
-    return torch.where(images < per_image(threshold), images, 1 - images)
 
 
 # What one application draws from, each kind as often, with the bounds of its magnitude.

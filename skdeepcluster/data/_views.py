@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.data._sources import Source
+from skdeepcluster.data._sources import ResidentSource, Source
 
-Views = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -40,6 +39,11 @@ class NeighborViews:
     def __len__(self) -> int:
         """Return the number of nodes."""
         return len(self.rows)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the samples lie on the device, so that nobody has to wait for them."""
+        return isinstance(self.source, ResidentSource)
 
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -76,6 +80,11 @@ class AugmentedViews:
         """Return the number of images."""
         return len(self.source)
 
+    @property
+    def resident(self) -> bool:
+        """Whether the samples lie on the device, so that nobody has to wait for them."""
+        return isinstance(self.source, ResidentSource)
+
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the views of some images, one per augmentation."""
@@ -97,8 +106,13 @@ class IndexedViews:
         Makes the views.
     """
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: AugmentedViews | NeighborViews) -> None:
         self.views = views
+
+    @property
+    def resident(self) -> bool:
+        """Whether the samples lie on the device, so that nobody has to wait for them."""
+        return self.views.resident
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the numbers of some samples, where their views are, and the views."""
@@ -117,9 +131,14 @@ class EmbeddedViews:
         Applied to each; kept in evaluation mode by its owner.
     """
 
-    def __init__(self, views: Views, embedding: nn.Module) -> None:
+    def __init__(self, views: AugmentedViews | NeighborViews, embedding: nn.Module) -> None:
         self.views = views
         self.embedding = embedding
+
+    @property
+    def resident(self) -> bool:
+        """Whether the samples lie on the device, so that nobody has to wait for them."""
+        return self.views.resident
 
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -21,8 +21,10 @@ from skdeepcluster.data._image_operations import (
     adjust_sharpness,
     affine,
     erase_square,
+    gaussian_blur,
     greyscale,
     resized_crop,
+    solarize,
 )
 from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images
 from tests.helpers import seeded
@@ -138,7 +140,29 @@ def test_greyscale():
     assert torch.equal(grey[~mask], images[~mask])
 
 
-# Sharpness, moves, squares ---------------------------------------------------------------------
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_solarize(channels):
+    images, threshold = random_images(24, channels), torch.linspace(0, 1, 24)
+    before = images.clone()
+    torch.testing.assert_close(
+        solarize(images, threshold), per_image(tv.solarize, images, threshold)
+    )
+    assert torch.equal(images, before)
+
+
+def test_solarize_at_the_middle_of_8_bits():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    torch.testing.assert_close(
+        solarize(pixels / 255, torch.tensor([0.5])), tv.solarize(pixels, 128) / 255
+    )
+
+
+def test_no_pixel_is_above_the_threshold():
+    images = random_images()
+    assert torch.equal(solarize(images, torch.full((16,), 1.01)), images)
+
+
+# Sharpness, blur, moves, squares ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -159,6 +183,77 @@ def test_sharpness_treats_channels_alike():
     images, factor = random_images(16, 4), torch.linspace(0, 2, 16)
     expected = [adjust_sharpness(channel[:, None], factor) for channel in images.unbind(1)]
     torch.testing.assert_close(adjust_sharpness(images, factor), torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("size", "kernel_size"),
+    [((12, 17), 3), ((12, 17), 23), ((33, 32), 9), ((5, 4), 7), ((2, 9), 3), ((1, 1), 1)],
+    ids=str,
+)
+def test_blur(channels, size, kernel_size):
+    images, sigma = random_images(24, channels, *size), torch.linspace(0.05, 3, 24)
+    before = images.clone()
+
+    def expected(image, sigma):
+        return tv.gaussian_blur(image, [kernel_size, kernel_size], [sigma, sigma])
+
+    torch.testing.assert_close(
+        gaussian_blur(images, sigma, kernel_size),
+        per_image(expected, images, sigma),
+        rtol=0,
+        atol=2e-6,
+    )
+    assert torch.equal(images, before)
+
+
+def test_blur_of_a_wide_kernel_is_that_of_scipy():
+    images, sigma = random_images(height=40, width=50), torch.linspace(0.5, 3, 16)
+    expected = [
+        ndimage.gaussian_filter(
+            image.double().numpy(), width, mode="mirror", radius=20, axes=(1, 2)
+        )
+        for image, width in zip(images, sigma.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(
+        gaussian_blur(images, sigma, 41).double(),
+        torch.from_numpy(np.stack(expected)),
+        rtol=0,
+        atol=2e-6,
+    )
+
+
+def test_blur_of_no_width_is_the_identity():
+    images, sigma = random_images(), torch.linspace(0, 2, 16)
+    sigma[::2] = 0
+    blurred = gaussian_blur(images, sigma, 5)
+    assert torch.equal(blurred[::2], images[::2])
+    assert not torch.isclose(blurred[7], images[7]).all()
+
+
+def test_blur_of_one_image_does_not_depend_on_the_others():
+    images, sigma = random_images(seed=1), torch.linspace(0, 2, 16)
+    others, other_sigma = random_images(seed=2), sigma.flip(0)
+    others[5], other_sigma[5] = images[5], sigma[5]
+    blurred = gaussian_blur(images, sigma, 5)
+    assert torch.equal(gaussian_blur(others, other_sigma, 5)[5], blurred[5])
+
+
+@pytest.mark.parametrize("operation", [gaussian_blur, adjust_sharpness])
+def test_smoothing_is_not_rounded_under_autocast(operation):
+    images, parameter = random_images(), torch.linspace(0, 2, 16)
+    arguments = (images, parameter, 5)[: 3 if operation is gaussian_blur else 2]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = operation(*arguments)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, operation(*arguments))
+
+
+@pytest.mark.parametrize("kernel_size", [-1, 0, 4, 25])
+def test_bad_kernel_size_is_named(kernel_size):
+    message = f"^kernel_size must be odd, from 1 to 23 for .* 12 x 17 pixels; got {kernel_size}."
+    with pytest.raises(ValueError, match=message):
+        gaussian_blur(random_images(), torch.ones(16), kernel_size)
 
 
 def still(n=16):
@@ -291,6 +386,7 @@ def test_flat_images_stay(channels, height, width, level, seed):
     pairs, squares = torch.rand(2, 5, 2, generator=generator), torch.rand(3, 5, generator=generator)
     for result in (
         adjust_sharpness(images, angle / 100),
+        gaussian_blur(images, angle / 100, 2 * min(height, width) - 1).clamp(0, 1),
         affine(images, angle, *pairs),
         erase_square(images, *(squares * 8).round()),
     ):

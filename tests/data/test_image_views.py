@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2 import functional as tv
 
-from skdeepcluster.data import _image_views
-from skdeepcluster.data._image_operations import resized_crop
-from skdeepcluster.data._image_views import RandomImageViews, draw_crops
+from skdeepcluster.data import RandomImageViews, _image_views, contrastive_views
+from skdeepcluster.data._image_operations import gaussian_blur, resized_crop
+from skdeepcluster.data._image_views import _blur_kernel_size, draw_crops
 from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images
 from tests.helpers import seeded
+
+# What only holds, or only breaks, with blur and solarisation is tested on both.
+BOTH = pytest.mark.parametrize(
+    "views",
+    [RandomImageViews(), RandomImageViews(blur_probability=0.5, solarize_probability=0.5)],
+    ids=["plain", "blurred"],
+)
+# Crops the whole image, and by default that is all.
+whole_views = partial(
+    RandomImageViews,
+    scale=(1, 1),
+    ratio=(17 / 12, 17 / 12),
+    flip=0,
+    jitter_probability=0,
+    grey_probability=0,
+)
 
 # Drawing ---------------------------------------------------------------------------------------
 
@@ -120,6 +138,41 @@ def test_grey_share(probability):
     assert grey.float().mean() == pytest.approx(probability, abs=0.03)
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.1, 1.0])
+def test_blur_share_and_widths(probability):
+    views = RandomImageViews(blur_probability=probability, blur_sigma=(0.5, 3))
+    blurred, sigma = views._draw_blur(50_000, seeded())
+    assert blurred.shape == sigma.shape
+    assert len(blurred.unique()) == len(blurred)
+    assert len(blurred) / 50_000 == pytest.approx(probability, abs=0.005)
+    if probability > 0:
+        quantiles = torch.linspace(0, 1, 11)
+        torch.testing.assert_close(
+            sigma.quantile(quantiles), 0.5 + 2.5 * quantiles, rtol=0, atol=0.06
+        )
+
+
+def test_some_images_are_blurred_and_others_solarized():
+    images = torch.tensor([0.9, 0.9, 0.6, 0.6]).expand(20_000, 1, 4, 4)
+    views = whole_views(
+        ratio=(1, 1), blur_probability=0.3, blur_sigma=(0.5, 2), solarize_probability=0.2
+    )(images, seeded())
+    blurred = (views[:, 0, 0, 0] - views[:, 0, 0, 1]).abs() > 1e-3
+    solarized = views[:, 0, 0, 0] < 0.5
+    assert blurred.float().mean() == pytest.approx(0.3, abs=0.015)
+    assert solarized.float().mean() == pytest.approx(0.2, abs=0.015)
+    assert (blurred & solarized).float().mean() == pytest.approx(0.06, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size"),
+    [((1, 8), 1), ((2, 2), 3), ((28, 28), 3), ((32, 32), 3), ((96, 96), 9), ((224, 300), 23)],
+    ids=str,
+)
+def test_kernel_is_a_tenth_of_the_shorter_side(size, kernel_size):
+    assert _blur_kernel_size(torch.empty(1, 3, *size)) == kernel_size
+
+
 # Views -----------------------------------------------------------------------------------------
 
 
@@ -146,32 +199,98 @@ def test_views_are_the_operations_in_the_drawn_order(monkeypatch):
     torch.testing.assert_close(result, expected, rtol=0, atol=5e-5)
 
 
+def test_grey_comes_before_blur_and_blur_before_solarisation(monkeypatch):
+    widths = []
+
+    def record(images, sigma, kernel_size):
+        widths.append(sigma)
+        return gaussian_blur(images, sigma, kernel_size)
+
+    monkeypatch.setattr(_image_views, "gaussian_blur", record)
+    views = whole_views(grey_probability=1, blur_probability=1, solarize_probability=1)
+    images = random_images()
+
+    def expected(image, sigma):
+        image = tv.gaussian_blur(tv.rgb_to_grayscale(image, 3), [3, 3], [sigma, sigma])
+        return tv.solarize(image, 0.5)
+
+    torch.testing.assert_close(
+        views(images, seeded()), per_image(expected, images, *widths), rtol=0, atol=5e-5
+    )
+
+
+def test_blur_and_solarisation_change_some_images_and_leave_the_draws_of_all():
+    images = random_images(64)
+    plain = RandomImageViews()(images, seeded())
+    for parameters in ({"blur_probability": 0.4}, {"solarize_probability": 0.4}):
+        views = RandomImageViews(**parameters)(images, seeded())
+        changed = (views != plain).flatten(1).any(dim=1)
+        assert 0.2 < changed.float().mean() < 0.6
+
+
+@BOTH
+def test_an_image_does_not_depend_on_the_others(views):
+    images, others = random_images(seed=1), random_images(seed=2)
+    others[7] = images[7]
+    assert torch.equal(views(others, seeded())[7], views(images, seeded())[7])
+
+
+@BOTH
+def test_views_are_not_rounded_under_autocast(views):
+    images = random_images()
+    expected = views(images, seeded())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = views(images, seeded())
+    assert result.dtype == torch.float32
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("image_size", [(28, 28), (64, 64), (64, 300)], ids=str)
+def test_small_images_are_not_blurred(image_size):
+    assert contrastive_views(image_size) == 2 * [RandomImageViews()]
+
+
+@pytest.mark.parametrize("image_size", [(65, 65), (224, 300)], ids=str)
+def test_large_images_get_the_two_views_of_byol(image_size):
+    first, second = contrastive_views(image_size)
+    assert (first.blur_probability, first.solarize_probability) == (1, 0)
+    assert (second.blur_probability, second.solarize_probability) == (0.1, 0.2)
+    for views in (first, second):
+        assert views.jitter == (0.4, 0.4, 0.2, 0.1)
+        assert (views.scale, views.blur_sigma) == ((0.08, 1), (0.1, 2))
+        assert (views.flip, views.jitter_probability, views.grey_probability) == (0.5, 0.8, 0.2)
+        result = views(torch.rand(2, 3, *image_size), seeded())
+        assert result.shape == (2, 3, *image_size)
+
+
+@BOTH
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("size", "shape"), [(None, (12, 17)), (9, (9, 9)), (40, (40, 40))])
-def test_shape_type_and_range(channels, size, shape):
+def test_shape_type_and_range(views, channels, size, shape):
     images = random_images(64, channels)
-    views = RandomImageViews(size=size)(images, seeded())
+    views = replace(views, size=size)(images, seeded())
     assert views.shape == (64, channels, *shape)
     assert views.dtype == torch.float32
     assert views.min() >= 0
     assert views.max() <= 1
 
 
+@BOTH
 @pytest.mark.parametrize("channels", [1, 3])
-def test_uint8_and_float_agree(channels):
+def test_uint8_and_float_agree(views, channels):
     pixels = (random_images(32, channels) * 255).round().to(torch.uint8)
     before = pixels.clone()
-    views = RandomImageViews()
     from_uint8 = views(pixels, seeded())
     assert torch.equal(from_uint8, views(pixels / 255, seeded()))
     torch.testing.assert_close(views(pixels.double() / 255, seeded()), from_uint8)
     assert torch.equal(pixels, before)
 
 
-def test_float_input_is_not_changed():
+@BOTH
+def test_float_input_is_not_changed(views):
     images = random_images()
     before = images.clone()
-    RandomImageViews()(images, seeded())
+    views(images, seeded())
     assert torch.equal(images, before)
 
 
@@ -183,8 +302,9 @@ def test_the_same_image_gets_different_views():
     assert len(torch.unique(colours(images, seeded()).flatten(1), dim=0)) == 50
 
 
-def test_views_depend_on_the_generator_alone():
-    images, views = random_images(), RandomImageViews()
+@BOTH
+def test_views_depend_on_the_generator_alone(views):
+    images = random_images()
     torch.manual_seed(1)
     first = views(images, seeded())
     torch.manual_seed(2)
@@ -192,9 +312,10 @@ def test_views_depend_on_the_generator_alone():
     assert not torch.equal(views(images, seeded(1)), first)
 
 
-def test_global_state_is_untouched():
+@BOTH
+def test_global_state_is_untouched(views):
     state = torch.get_rng_state()
-    RandomImageViews()(random_images(), seeded())
+    views(random_images(), seeded())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -203,8 +324,9 @@ def test_a_generator_moves_on():
     assert not torch.equal(views(images, generator), views(images, generator))
 
 
-def test_draws_do_not_depend_on_the_images():
-    views, states = RandomImageViews(), []
+@BOTH
+def test_draws_do_not_depend_on_the_images(views):
+    states = []
     for images in (random_images(), random_images(channels=1), random_images(height=40)):
         generator = seeded()
         views(images, generator)
@@ -231,14 +353,16 @@ def test_crop_and_flip_only():
     torch.testing.assert_close(views, resized_crop(images, *crops, (12, 17), flip).clamp(0, 1))
 
 
+@BOTH
 @pytest.mark.parametrize("n", [0, 1])
-def test_small_batches(n):
-    assert RandomImageViews()(torch.rand(n, 3, 8, 8), seeded()).shape == (n, 3, 8, 8)
+def test_small_batches(views, n):
+    assert views(torch.rand(n, 3, 8, 8), seeded()).shape == (n, 3, 8, 8)
 
 
+@BOTH
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_views_are_the_cpu_views():
-    images, views = random_images(), RandomImageViews()
+def test_gpu_views_are_the_cpu_views(views):
+    images = random_images()
     on_gpu = views(images.cuda(), seeded())
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), views(images, seeded()), rtol=0, atol=1e-4)
@@ -265,6 +389,12 @@ def test_pickle():
         {"flip": 1.5},
         {"jitter_probability": -0.1},
         {"grey_probability": math.nan},
+        {"blur_probability": 1.1},
+        {"blur_sigma": (-1, 2)},
+        {"blur_sigma": (2, 1)},
+        {"blur_sigma": (0, math.inf)},
+        {"blur_sigma": (math.nan, 2)},
+        {"solarize_probability": -0.1},
     ],
     ids=str,
 )
