@@ -30,7 +30,7 @@ from skdeepcluster.estimators._pretraining import Pretrainer, SimCLR
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import integer, one_of, validate_parameters
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.networks import ClusterModel, is_pretrained
+from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
 from skdeepcluster.numerics import cluster_means
 from skdeepcluster.training import Trainer, intra_op_threads
 
@@ -171,7 +171,7 @@ class DeepClusterer(PredictingEstimator):
     def _check_pretrainer(self, pretrainer: Pretrainer) -> None:
         """Refuse what would be ignored: the network is the clusterer's, the method the other's."""
         validate_parameters(pretrainer)
-        if pretrainer.backbone not in ("auto", self.backbone):
+        if pretrainer.backbone != "auto" and not same_backbone(pretrainer.backbone, self.backbone):
             raise ValueError(
                 f"pretraining has backbone={pretrainer.backbone!r}, but pretrains this "
                 f"{type(self).__name__}'s, backbone={self.backbone!r}. Set it there."

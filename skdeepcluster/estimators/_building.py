@@ -12,8 +12,8 @@ from torch import nn
 from skdeepcluster.data import (
     AugmentedViews,
     NeighborViews,
-    RandomImageViews,
     Source,
+    contrastive_views,
     moments,
     value_range,
 )
@@ -141,17 +141,19 @@ def _image_networks(
     # Augmentations work on [0, 1]; the backbone then gets channels of mean zero.
     prepare = Standardize(torch.tensor(low), torch.tensor(high - low))
     network, width = build_backbone(backbone, source.sample_shape, pretrained)
-    published = getattr(network, "pretrained_cfg", None)
-    if published and is_pretrained(backbone, pretrained) and source.sample_shape[0] == 3:
-        mean, deviation = (torch.tensor(published[k])[:, None, None] for k in ("mean", "std"))
-    else:
-        mean, variance = moments(source, (0, 2, 3))
-        span = max(high - low, torch.finfo(torch.float32).tiny)
-        mean, deviation = (mean - low) / span, variance.sqrt() / span
-    normalized = nn.Sequential(Standardize(mean, deviation), network)
+    # The backbone of an earlier fit brings its own normalisation.
+    if not isinstance(next(network.children(), None), Standardize):
+        published = getattr(network, "pretrained_cfg", None)
+        if published and is_pretrained(backbone, pretrained) and source.sample_shape[0] == 3:
+            mean, deviation = (torch.tensor(published[k])[:, None, None] for k in ("mean", "std"))
+        else:
+            mean, variance = moments(source, (0, 2, 3))
+            span = max(high - low, torch.finfo(torch.float32).tiny)
+            mean, deviation = (mean - low) / span, variance.sqrt() / span
+        network = nn.Sequential(Standardize(mean, deviation), network)
     if projector is None:
-        return prepare, EmbeddingNetwork(normalized, nn.Identity(), width)
-    return prepare, EmbeddingNetwork(normalized, *projector(width, images=True))
+        return prepare, EmbeddingNetwork(network, nn.Identity(), width)
+    return prepare, EmbeddingNetwork(network, *projector(width, images=True))
 
 
 @torch.no_grad()
@@ -165,7 +167,7 @@ def build_views(
     """
     n = len(source)
     if len(source.sample_shape) == 3:
-        return AugmentedViews(source, prepare, 2 * [RandomImageViews()])
+        return AugmentedViews(source, prepare, contrastive_views(source.sample_shape[1:]))
     rows = torch.randperm(n, generator=generator)[:GRAPH_ROWS].sort().values
     n_neighbors = min(max(len(rows) // (4 * n_clusters), 3), 10)
     features = torch.cat([prepare(source.rows(index)) for index in torch.split(rows, 4096)])

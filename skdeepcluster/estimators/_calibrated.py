@@ -91,10 +91,13 @@ class CalibratedDeepClustering(TwoStageClusterer):
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
-    pretraining : "auto" or None, default="auto"
-        "auto" pretrains the encoder by contrast: neighbours for feature arrays, augmentations for
-        images, unless the backbone comes with weights. None does not; feature arrays are then
-        clustered as they are.
+    pretraining : "auto", transformer or None, default="auto"
+        What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
+        the method's own parameters, `max_epochs`, `batch_size`, `accumulate` and `learning_rate`
+        are used (``pretraining__max_epochs`` in a grid), while networks, device and seed are the
+        clusterer's. "auto" is ``SimCLR()``: neighbours for feature arrays, augmentations for
+        images, unless the backbone comes with weights. None does not pretrain; feature arrays are
+        then clustered as they are.
     max_epochs : int or "auto", default="auto"
         Passes over the data in the clustering phase; 0 keeps the start. "auto" is about 100 steps
         for feature arrays, fewer for small ones, and 10 passes for images (the paper: 100).
@@ -102,6 +105,10 @@ class CalibratedDeepClustering(TwoStageClusterer):
     batch_size : int or "auto", default="auto"
         Samples per step of the clustering phase. "auto" is 256 for feature arrays and 1000, the
         paper's, for images.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step, though what compares the
+        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         Of Adam for the heads in the clustering phase. "auto" is 0.001, falling to zero, for feature
         arrays and 1e-4, constant, for images (the paper's).
@@ -217,6 +224,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
+        accumulate: int = 1,
         learning_rate: float | str = "auto",
         calibrate: bool = True,
         device: str | torch.device = "auto",
@@ -241,6 +249,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.calibrate = calibrate
         self.device = device

@@ -57,6 +57,7 @@ class DeepEstimator(
         "pretrained": ["boolean", str, os.PathLike],
         "max_epochs": [one_of("auto"), integer(0)],
         "batch_size": [one_of("auto"), integer(2)],
+        "accumulate": [integer(1)],
         "learning_rate": [one_of("auto"), real(0, None, "neither")],
         "device": [str, torch.device],
         "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed")],
@@ -75,6 +76,7 @@ class DeepEstimator(
     pretrained: bool | str | os.PathLike[str]
     max_epochs: int | str
     batch_size: int | str
+    accumulate: int
     learning_rate: float | str
     device: str | torch.device
     precision: str
@@ -197,9 +199,9 @@ class DeepEstimator(
         """Return what a checkpoint must agree with: the parameters, and a sample of the data."""
         free = ("checkpoint_dir", "device", "num_workers", "verbose")
         parameters = {
-            name: repr(value)
-            for name, value in sorted(self.get_params(deep=False).items())
-            if name not in free and not isinstance(value, np.random.RandomState)
+            name: type(value).__name__ if isinstance(value, BaseEstimator) else repr(value)
+            for name, value in sorted(self.get_params().items())
+            if name.split("__")[-1] not in free and not isinstance(value, np.random.RandomState)
         }
         index = torch.linspace(0, len(source) - 1, min(len(source), 64)).round().long()
         rows = source.rows(index).cpu().numpy()

@@ -112,14 +112,19 @@ class StableClusterDiscrimination(DeepClusterer):
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
-    pretraining : "auto" or None, default=None
-        "auto" pretrains the encoder by contrast all the same: neighbours for feature arrays,
-        augmentations for images, unless the backbone comes with weights.
+    pretraining : "auto", transformer or None, default=None
+        What teaches the encoder all the same before the one stage: a transformer of
+        :mod:`skdeepcluster.pretraining`, or ``SimCLR()`` if "auto", unless the backbone comes with
+        weights.
     max_epochs : int or "auto", default="auto"
         Passes over the data; 0 keeps the start. "auto" is about 300 steps for feature arrays, fewer
         for small ones, and 40 passes for images (the paper: 400 to 800). The last one is kept.
     batch_size : int or "auto", default="auto"
         Samples per step. "auto" is 256 for feature arrays and 128, the paper's, for images.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step, though what compares the
+        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         Of the encoder. "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.2 (the
         paper's), of SGD, which rests in the first epoch, rises and falls along a cosine.
@@ -252,6 +257,7 @@ class StableClusterDiscrimination(DeepClusterer):
         pretraining: str | Pretrainer | None = None,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
+        accumulate: int = 1,
         learning_rate: float | str = "auto",
         center_learning_rate: float | str = "auto",
         calibrate: bool = True,
@@ -278,6 +284,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.center_learning_rate = center_learning_rate
         self.calibrate = calibrate
@@ -446,6 +453,7 @@ class StableClusterDiscrimination(DeepClusterer):
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
+                    accumulate=self.accumulate,
                     parameter_groups=objective.parameter_groups(rate, center_rate),
                     optimizer=self._by_kind(features=torch.optim.AdamW, images=SGD),
                     schedule=[

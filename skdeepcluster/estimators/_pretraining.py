@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdeepcluster.data import NeighborViews, Source
@@ -22,8 +24,9 @@ from skdeepcluster.estimators._building import (
     load_earlier,
 )
 from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._report import Attributes, CallbackReport
+from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, multilayer_perceptron
 from skdeepcluster.objectives import BYOLObjective, ContrastiveObjective, MoCoObjective
 from skdeepcluster.training import (
@@ -65,6 +68,7 @@ class Pretrainer(DeepEstimator):
     @property
     def backbone_(self) -> nn.Module:
         """The trained backbone."""
+        check_is_fitted(self)
         return self._model.embedding.backbone
 
     def pretrain(
@@ -73,31 +77,38 @@ class Pretrainer(DeepEstimator):
         views: PairedViews,
         trainer: Trainer,
         report: CallbackReport,
-        attributes: Attributes | None = None,
+        attributes: Callable[[EmbeddingNetwork], dict[str, Any]] | None = None,
     ) -> None:
-        """Train an embedding network in place; the clusterers call this, users call ``fit``."""
+        """Train an embedding network in place; the clusterers call this, users call ``fit``.
+
+        Callbacks get what ``attributes`` makes of the network that would be kept.
+        """
         images = not isinstance(views, NeighborViews)
         n = len(views)
         batch_size, epochs, rate = self._plan(self._image_recipe if images else FEATURE_RECIPE, n)
         n_steps = epochs * (n // batch_size)
         with trainer.global_generator("build for pretraining"):
             objective = self._make_objective(embedding, images, n, n_steps)
-        with report.phase("pretraining", epochs, attributes) as hook:
-            trainer.run(
-                Phase(
-                    name="pretraining",
-                    objective=objective,
-                    views=views,
-                    n_samples=n,
-                    batch_size=batch_size,
-                    epochs=epochs,
-                    parameter_groups=objective.parameter_groups(rate),
-                    optimizer=self._image_optimizer if images else torch.optim.AdamW,
-                    schedule=self._image_schedule(epochs) if images else one_cycle,
-                    hook=hook,
+        kept = None if attributes is None else partial(attributes, objective.result)
+        try:
+            with report.phase("pretraining", epochs, kept) as hook:
+                trainer.run(
+                    Phase(
+                        name="pretraining",
+                        objective=objective,
+                        views=views,
+                        n_samples=n,
+                        batch_size=batch_size,
+                        epochs=epochs,
+                        accumulate=self.accumulate,
+                        parameter_groups=objective.parameter_groups(rate),
+                        optimizer=self._image_optimizer if images else torch.optim.AdamW,
+                        schedule=self._image_schedule(epochs) if images else one_cycle,
+                        hook=hook,
+                    )
                 )
-            )
-        embedding.load_state_dict(objective.result.state_dict())
+        finally:
+            embedding.load_state_dict(objective.result.state_dict())
 
     def projector(self, width: int, *, images: bool) -> tuple[nn.Module, int]:
         """Return what maps features of a backbone to the embedding, and the embedding's width."""
@@ -129,10 +140,13 @@ class Pretrainer(DeepEstimator):
         model = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
             views = build_views(source, model.prepare, ASSUMED_CLUSTERS, trainer.generator("views"))
+        attributes = partial(self._fitted_attributes, model)
         try:
-            self.pretrain(model.embedding, views, trainer, report, lambda: {"_fitted_model": model})
-        finally:
+            self.pretrain(model.embedding, views, trainer, report, attributes)
+        except DivergenceError:
             self._finish(model, source, trainer)
+            raise
+        self._finish(model, source, trainer)
         report.finish(lambda: {"_fitted_model": model})
 
     def _build(self, source: Source, trainer: Trainer) -> ClusterModel:
@@ -151,6 +165,13 @@ class Pretrainer(DeepEstimator):
         self.history_ = trainer.history
         self.n_iter_ = len(trainer.history)
         self.device_ = str(source.device)
+
+    def _fitted_attributes(
+        self, model: ClusterModel, embedding: EmbeddingNetwork
+    ) -> dict[str, Any]:
+        """Return what a copy of this estimator needs to transform as if fit had stopped now."""
+        snapshot = copy.deepcopy(ClusterModel(model.prepare, embedding, model.head))
+        return {"_fitted_model": snapshot.eval()}
 
 
 class SimCLR(Pretrainer):
@@ -175,6 +196,10 @@ class SimCLR(Pretrainer):
         and 40 passes for images (the paper: 1000).
     batch_size : int or "auto", default="auto"
         Samples per step; "auto" is 256.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step, though what compares the
+        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         "auto" is 0.001, one cycle of AdamW, for feature arrays; for images the same rate and cycle.
     device : str or torch.device, default="auto"
@@ -246,6 +271,7 @@ class SimCLR(Pretrainer):
         pretrained: bool | str | os.PathLike[str] = False,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
+        accumulate: int = 1,
         learning_rate: float | str = "auto",
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -260,6 +286,7 @@ class SimCLR(Pretrainer):
         self.pretrained = pretrained
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.device = device
         self.precision = precision
@@ -310,6 +337,10 @@ class MoCo(Pretrainer):
         and 40 passes for images (CDC: 1000).
     batch_size : int or "auto", default="auto"
         Samples per step; "auto" is 256.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step, though what compares the
+        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.25, of SGD,
         which rises and falls along a cosine (CDC: 0.5 for batches of 512).
@@ -385,6 +416,7 @@ class MoCo(Pretrainer):
         pretrained: bool | str | os.PathLike[str] = False,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
+        accumulate: int = 1,
         learning_rate: float | str = "auto",
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -402,6 +434,7 @@ class MoCo(Pretrainer):
         self.pretrained = pretrained
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.device = device
         self.precision = precision
@@ -454,6 +487,10 @@ class BYOL(Pretrainer):
         and 40 passes for images (the paper: 1000).
     batch_size : int or "auto", default="auto"
         Samples per step; "auto" is 256.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step, though what compares the
+        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.05 (as
         in MiniClustering's paper), of SGD, which rises and falls along a cosine; the predictor's is
@@ -528,6 +565,7 @@ class BYOL(Pretrainer):
         pretrained: bool | str | os.PathLike[str] = False,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
+        accumulate: int = 1,
         learning_rate: float | str = "auto",
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -544,6 +582,7 @@ class BYOL(Pretrainer):
         self.pretrained = pretrained
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.device = device
         self.precision = precision

@@ -1,6 +1,6 @@
 """Networks: backbones, projectors and heads. They know neither losses nor loops."""
 
-from skdeepcluster.networks._backbones import build_backbone, is_pretrained
+from skdeepcluster.networks._backbones import build_backbone, is_pretrained, same_backbone
 from skdeepcluster.networks._embedding import (
     ClusterModel,
     EmbeddingNetwork,
@@ -21,4 +21,5 @@ __all__ = [
     "build_backbone",
     "is_pretrained",
     "multilayer_perceptron",
+    "same_backbone",
 ]

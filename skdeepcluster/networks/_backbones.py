@@ -70,6 +70,20 @@ def is_pretrained(
     return isinstance(backbone, nn.Module | os.PathLike) or bool(pretrained)
 
 
+def same_backbone(
+    one: str | os.PathLike[str] | nn.Module, other: str | os.PathLike[str] | nn.Module
+) -> bool:
+    """Whether two backbones are the same; of modules, whether one could be a copy of the other."""
+    if not (isinstance(one, nn.Module) and isinstance(other, nn.Module)):
+        return one == other
+    state, weights = one.state_dict(), other.state_dict()
+    return (
+        repr(one) == repr(other)
+        and state.keys() == weights.keys()
+        and all(torch.equal(state[name], weights[name]) for name in state)
+    )
+
+
 def _feature_encoder(backbone: str | os.PathLike[str], n_features: int) -> nn.Module:
     if backbone != "auto":
         raise ValueError(

@@ -35,7 +35,8 @@ class EMATeacher(nn.Module):
             else:
                 average.copy_(current)
         # All in one call: a network has hundreds of small tensors.
-        torch._foreach_lerp_(averages, currents, 1 - self.momentum)
+        if averages:
+            torch._foreach_lerp_(averages, currents, 1 - self.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the averaged network's output; no gradient flows into it."""

@@ -72,7 +72,7 @@ def queue_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float)
     temperature : float
         The T of the formula.
     """
-    keys = keys.detach()
+    keys, queue = keys.detach(), queue.detach()
     positive = (queries * keys).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, queries @ queue.T], dim=1) / temperature
     return cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,7 +69,8 @@ class Phase:
         ``begin_epoch(progress)``, if it has one, is called before each epoch with the share of the
         epochs that are over.
     views : callable
-        ``views(index, generator)`` returns the tensors for the objective, on the device.
+        ``views(index, generator)`` returns the tensors for the objective, on the device. If its
+        ``resident`` is false, a thread makes the next ones while a batch is trained on.
     n_samples, batch_size, epochs : int
         Every epoch visits all samples in a new order, in equal batches; a remainder smaller than
         a batch is left to the next epochs.
@@ -81,6 +83,9 @@ class Phase:
         each.
     hook : EpochHook
         Told about every epoch.
+    accumulate : int
+        Batches whose gradients are averaged before a step, for batches that do not fit. What is
+        left at the end of an epoch makes a smaller step.
     resumable : bool
         Whether to write checkpoints. A short phase without them is done again after a resume.
     """
@@ -95,6 +100,7 @@ class Phase:
     optimizer: Callable[..., torch.optim.Optimizer]
     hook: EpochHook
     schedule: Schedule | Sequence[Schedule] = constant
+    accumulate: int = 1
     resumable: bool = True
 
 
@@ -234,6 +240,12 @@ class Trainer:
                 except DivergenceError:
                     phase.objective.load_state_dict(good_state)
                     raise
+                except torch.OutOfMemoryError as error:
+                    raise MemoryError(
+                        f"The {phase.name} does not fit into the memory of {self.device}. Lower "
+                        f"its batch_size={phase.batch_size}: half of it with accumulate="
+                        f"{2 * phase.accumulate} takes as many samples per step. {error}"
+                    ) from error
                 # Only an epoch without trouble shows that the state it began with was good.
                 good_state = state
                 self.history.append(record)
@@ -259,24 +271,29 @@ class Trainer:
         order = torch.randperm(phase.n_samples, generator=generator)
         batch_size = min(phase.batch_size, phase.n_samples)
         n_batches = phase.n_samples // batch_size
+        batches = torch.split(order[: n_batches * batch_size], batch_size)
         totals: dict[str, Tensor] = {}
         schedules = phase.schedule
         if callable(schedules):
             schedules = [schedules] * len(optimizer.param_groups)
-        for step in range(n_batches):
+        n_gathered = 0
+        for step, views in enumerate(_views_of(batches, phase, generator)):
             progress = (epoch + step / n_batches) / phase.epochs
             for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
                 group["lr"] = group["base_lr"] * schedule(progress)
-            index = order[step * batch_size : (step + 1) * batch_size]
-            loss, scalars = objective(*phase.views(index, generator))
+            loss, scalars = objective(*views)
             # Reading the scalar waits for an accelerator, so only objectives that can reject a
             # whole batch report it.
             if "skipped" in scalars and bool(scalars["skipped"]):
                 self.n_skipped_steps += 1
             else:
-                optimizer.zero_grad()
-                fabric.backward(loss)
+                if n_gathered == 0:
+                    optimizer.zero_grad()
+                fabric.backward(loss / phase.accumulate)
+                n_gathered += 1
+            if n_gathered == phase.accumulate or (n_gathered and step + 1 == n_batches):
                 optimizer.step()
+                n_gathered = 0
             for name, value in {"loss": loss, **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value.detach().float()
         means = {name: (total / n_batches).item() for name, total in totals.items()}
@@ -401,6 +418,31 @@ def _set_global_states(device: torch.device, states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:  # else the fit was begun on the CPU
         torch.cuda.set_rng_state(states[1], device)
+
+
+def _views_of(
+    batches: Sequence[Tensor], phase: Phase, generator: torch.Generator
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the views of some batches, made one ahead where samples have to be waited for.
+
+    The random numbers are drawn in the same order either way, and all of them by the end.
+    """
+    if getattr(phase.views, "resident", True):
+        for index in batches:
+            yield phase.views(index, generator)
+        return
+    n_threads = torch.get_num_threads()
+
+    def make(index: Tensor) -> tuple[Tensor, ...]:
+        torch.set_num_threads(n_threads)  # with OpenMP each thread has a number of its own
+        return phase.views(index, generator)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, batches[0])
+        for index in batches[1:]:
+            views, coming = coming.result(), pool.submit(make, index)
+            yield views
+        yield coming.result()
 
 
 def _announce_epoch(objective: Any, progress: float) -> None:
