@@ -1,0 +1,312 @@
+"""Images per second of training: the bare step, our loop, and the program that papers come with.
+
+    python benchmarks/throughput.py [--cases resnet18@32 resnet50@224] [--stages BYOL ...]
+        [--batch-size 256] [--steps 20] [--images 10000] [--growth] [--output FILE]
+
+For each backbone, image size and stage:
+
+(a) the ceiling: the step of the objective and the optimiser on one fixed batch that is on the
+    device already, nothing else;
+(b) our loop, end to end: views made anew from uint8 images, checked losses, history;
+(c) the conventional program: PIL transforms of torchvision, one image at a time, in the workers of
+    a DataLoader, and the same objective in float32.
+
+All three run after a warm-up, in one process, on random images: what is measured is speed. Rates
+count samples, not views. ``--growth`` adds the time of an epoch of (b) for 10,000 to 100,000
+images.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import resource
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from features import environment
+from lightning_fabric import Fabric
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    MiniClustering,
+    StableClusterDiscrimination,
+)
+from skdeepcluster.data import IndexedViews, StrongImageViews
+from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from skdeepcluster.training import Phase, SilentHook, Trainer
+
+PRETRAINING = {method.__name__: method for method in (BYOL, MoCo, SimCLR)}
+CLUSTERING = {
+    method.__name__: method
+    for method in (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+}
+N_CLUSTERS = 10
+WARMUP_STEPS = 3
+GROWTH = (10_000, 30_000, 100_000)
+
+
+class Caught(Exception):
+    """Ends a fit where the stage to be measured would begin."""
+
+
+def catch(stage: str, X: np.ndarray, backbone: str, batch_size: int) -> tuple[Trainer, Phase]:
+    """Return a stage of a real fit, ready to be run."""
+    if stage in PRETRAINING:
+        estimator = PRETRAINING[stage](backbone=backbone, batch_size=batch_size, random_state=0)
+        name = "pretraining"
+    else:
+        estimator = CLUSTERING[stage](
+            N_CLUSTERS, backbone=backbone, batch_size=batch_size, pretraining=None, random_state=0
+        )
+        name = "clustering"
+    caught = []
+
+    def run(trainer: Trainer, phase: Phase) -> None:
+        if phase.name == name:
+            caught.append((trainer, phase))
+            raise Caught
+
+    with patch.object(Trainer, "run", run), contextlib.suppress(Caught):
+        estimator.fit(X)
+    return caught[0]
+
+
+def fresh_trainer(trainer: Trainer, precision: str | None = None) -> Trainer:
+    """Return a trainer that has run nothing yet."""
+    return Trainer(
+        trainer.phases,
+        device=trainer.device,
+        precision=precision or trainer.precision,
+        seed=trainer.seed,
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_steps(
+    phase: Phase, batches: Iterator[tuple[torch.Tensor, ...]], fabric: Fabric, n_steps: int
+) -> float:
+    """Return the seconds of some steps, after a few that do not count."""
+    optimizer = phase.optimizer(phase.parameter_groups, fused=True)
+    objective, optimizer = fabric.setup(phase.objective.train(), optimizer)
+    device = fabric.device
+    started = 0.0
+    for step, views in enumerate(itertools.islice(batches, WARMUP_STEPS + n_steps)):
+        if step == WARMUP_STEPS:
+            synchronize(device)
+            started = time.perf_counter()
+        loss, _ = objective(*views)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def make_fabric(trainer: Trainer, precision: str) -> Fabric:
+    devices: Any = [trainer.device.index] if trainer.device.type == "cuda" else 1
+    return Fabric(accelerator=trainer.device.type, devices=devices, precision=precision)
+
+
+def ceiling(trainer: Trainer, phase: Phase, n_steps: int) -> float:
+    """Return (a), the seconds of steps on one fixed batch."""
+    index = torch.arange(phase.batch_size)
+    views = phase.views(index, torch.Generator().manual_seed(0))
+    fabric = make_fabric(trainer, trainer.precision)
+    return time_steps(phase, itertools.repeat(views), fabric, n_steps)
+
+
+def our_loop(trainer: Trainer, phase: Phase, n_steps: int) -> float:
+    """Return (b), the seconds of steps of the loop: the second epoch, everything included."""
+    n_samples = n_steps * phase.batch_size
+    trainer = fresh_trainer(trainer)
+    trainer.run(replace(phase, n_samples=n_samples, epochs=2, hook=SilentHook()))
+    synchronize(trainer.device)
+    return float(trainer.history[-1]["seconds"])
+
+
+class PILViews(Dataset[Any]):
+    """The views of each image, made by PIL, as the papers' programs make them."""
+
+    def __init__(self, X: np.ndarray, transforms: list[Callable[[Any], Any]], numbered: bool):
+        self.X = X.transpose(0, 2, 3, 1)
+        self.transforms = transforms
+        self.numbered = numbered
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
+        image = Image.fromarray(self.X[number])
+        views = tuple(transform(image) for transform in self.transforms)
+        return (number, *views) if self.numbered else views
+
+
+def pil_transforms(phase: Phase, size: int) -> tuple[list[Callable[[Any], Any]], bool]:
+    """Return torchvision's counterparts of the views of a phase, and whether they are numbered."""
+    numbered = isinstance(phase.views, IndexedViews)
+    views: Any = phase.views.views if numbered else phase.views
+    to_tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    crop = [v2.RandomResizedCrop(size, antialias=False), v2.RandomHorizontalFlip()]
+    transforms: list[Callable[[Any], Any]] = []
+    for augmentation in views.augmentations:
+        if isinstance(augmentation, StrongImageViews):
+            steps = [*crop, v2.RandAugment(augmentation.n_operations), *to_tensor]
+            steps.append(v2.RandomErasing(1.0, scale=(0.01, 0.25), ratio=(1, 1)))
+        elif hasattr(augmentation, "jitter"):
+            steps = list(crop)
+            if max(augmentation.jitter):
+                jitter = v2.ColorJitter(*augmentation.jitter)
+                steps.append(v2.RandomApply([jitter], augmentation.jitter_probability))
+                steps.append(v2.RandomGrayscale(augmentation.grey_probability))
+            if augmentation.blur_probability:
+                blur = v2.GaussianBlur(size // 20 * 2 + 1, augmentation.blur_sigma)
+                steps.append(v2.RandomApply([blur], augmentation.blur_probability))
+            if augmentation.solarize_probability:
+                steps.append(v2.RandomSolarize(128, augmentation.solarize_probability))
+            steps += to_tensor
+        else:
+            steps = to_tensor
+        transforms.append(v2.Compose(steps))
+    return transforms, numbered
+
+
+def conventional(
+    trainer: Trainer, phase: Phase, X: np.ndarray, n_steps: int, n_workers: int
+) -> float:
+    """Return (c), the seconds of steps of the conventional program."""
+    transforms, numbered = pil_transforms(phase, X.shape[-1])
+    loader = DataLoader(
+        PILViews(X, transforms, numbered),
+        phase.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=n_workers,
+        pin_memory=trainer.device.type == "cuda",
+        persistent_workers=n_workers > 0,
+    )
+
+    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        while True:
+            for views in loader:
+                yield tuple(view.to(trainer.device, non_blocking=True) for view in views)
+
+    return time_steps(phase, batches(), make_fabric(trainer, "32-true"), n_steps)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the peak memory in MiB: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure(case: str, stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the rates of one stage on one kind of network and images."""
+    backbone, size = case.split("@")
+    X = random_images(arguments.images, int(size))
+    n_steps = min(arguments.steps, len(X) // arguments.batch_size)
+    record: dict[str, Any] = {"case": case, "stage": stage, "batch": arguments.batch_size}
+    n_samples = n_steps * arguments.batch_size
+    for name, run in (
+        ("ceiling", lambda trainer, phase: ceiling(trainer, phase, n_steps)),
+        ("loop", lambda trainer, phase: our_loop(trainer, phase, n_steps)),
+        (
+            "conventional",
+            lambda trainer, phase: conventional(trainer, phase, X, n_steps, arguments.workers),
+        ),
+    ):
+        if name in arguments.skip:
+            continue
+        trainer, phase = catch(stage, X, backbone, arguments.batch_size)
+        if trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.device)
+        record[name] = n_samples / run(trainer, phase)
+        record[f"{name} MiB"] = peak_memory(trainer.device)
+        record["precision"], record["device"] = trainer.precision, str(trainer.device)
+    return record
+
+
+def growth(case: str, stage: str, batch_size: int) -> Iterator[dict[str, Any]]:
+    """Yield the seconds of an epoch of the loop for more and more images."""
+    backbone, size = case.split("@")
+    for n in GROWTH:
+        trainer, phase = catch(stage, random_images(n, int(size)), backbone, batch_size)
+        seconds = our_loop(trainer, phase, n // batch_size)
+        yield {
+            "case": case,
+            "stage": stage,
+            "batch": batch_size,
+            "images": n,
+            "epoch seconds": seconds,
+            "loop MiB": peak_memory(trainer.device),
+        }
+
+
+def random_images(n: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, size=(n, 3, size, size), dtype=np.uint8)
+
+
+def describe(record: dict[str, Any]) -> str:
+    if "images" in record:
+        return (
+            f"{record['case']:20}{record['stage']:30}{record['images']:>9} images"
+            f"{record['epoch seconds']:9.1f} s{record['loop MiB']:9.0f} MiB"
+        )
+    rates = "".join(f"{record.get(k, float('nan')):10.0f}" for k in ROUTES)
+    ratios = [record.get("loop", np.nan) / record.get(k, np.nan) for k in ("ceiling", ROUTES[2])]
+    memory = record.get("loop MiB", float("nan"))
+    return (
+        f"{record['case']:20}{record['stage']:30}{rates}{ratios[0]:9.0%}{ratios[1]:9.1f}x"
+        f"{memory:9.0f}"
+    )
+
+
+ROUTES = ("ceiling", "loop", "conventional")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", default=["resnet18@32", "resnet50@224"])
+    parser.add_argument(
+        "--stages", nargs="+", default=[*PRETRAINING, *CLUSTERING], choices=PRETRAINING | CLUSTERING
+    )
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=2, help="of the conventional program")
+    parser.add_argument("--skip", nargs="*", choices=ROUTES, default=[])
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+
+    warnings.simplefilter("ignore")
+    head = "".join(f"{name:>10}" for name in ROUTES)
+    print(f"{'images per second':20}{'stage':30}{head}{'of (a)':>9}{'of (c)':>10}{'MiB':>9}")
+    for case, stage in itertools.product(arguments.cases, arguments.stages):
+        records = iter([measure(case, stage, arguments)])
+        if arguments.growth:
+            records = itertools.chain(records, growth(case, stage, arguments.batch_size))
+        for record in records:
+            print(describe(record), flush=True)
+            if arguments.output:
+                with arguments.output.open("a") as file:
+                    file.write(json.dumps({**record, **environment()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
