@@ -194,7 +194,7 @@ def report(records: list[dict[str, Any]]) -> None:
         rows = [record for record in records if record["array"] == array]
         print(f"\n{array} {tuple(rows[0]['shape'])}, {len({r['seed'] for r in rows})} seeds")
         print(
-            f"{'':24}{'ARI':>6}{'(range)':>14}{'NMI':>7}{'ACC':>7}{'CAA':>7}{'clusters':>10}"
+            f"{'':36}{'ARI':>6}{'(range)':>14}{'NMI':>7}{'ACC':>7}{'CAA':>7}{'clusters':>10}"
             f"{'seconds':>9}{'x KMeans':>10}{'MiB':>7}"
         )
         baseline = _median(rows, "KMeans", "seconds")
@@ -202,7 +202,7 @@ def report(records: list[dict[str, Any]]) -> None:
             ari = [row["ARI"] for row in rows if row["method"] == method]
             median = {key: _median(rows, method, key) for key in rows[0] if key in NUMBERS}
             print(
-                f"{method:24}{median['ARI']:6.3f} ({min(ari):.3f}-{max(ari):.3f})"
+                f"{method:36}{median['ARI']:6.3f} ({min(ari):.3f}-{max(ari):.3f})"
                 f"{median['NMI']:7.3f}{median['ACC']:7.3f}{median['CAA']:7.3f}"
                 f"{median['clusters']:10.0f}{median['seconds']:9.1f}"
                 f"{median['seconds'] / baseline:10.1f}{median['MiB']:7.0f}"
@@ -277,10 +277,11 @@ def main() -> None:
                 records.append(run(array, name, estimator, X, y, seed))
                 append(records[-1], arguments.output)
             if arguments.images and array.startswith("digits"):
-                images = MiniClustering(n_clusters, backbone=IMAGE_BACKBONE, random_state=seed)
-                name = "  as 8x8 images"
-                records.append(run(array, name, images, X.reshape(-1, 1, 8, 8) / 16, y, seed))
-                append(records[-1], arguments.output)
+                for name in arguments.methods:
+                    images = METHODS[name](n_clusters, backbone=IMAGE_BACKBONE, random_state=seed)
+                    samples = X.reshape(-1, 1, 8, 8) / 16
+                    records.append(run(array, f"  {name}, images", images, samples, y, seed))
+                    append(records[-1], arguments.output)
     report(records)
 
 

@@ -26,8 +26,9 @@ from skdeepcluster.estimators._building import (
 from skdeepcluster.estimators._deep import DeepEstimator
 from skdeepcluster.estimators._inference import embed_and_label, infer, prepared_rows, vote
 from skdeepcluster.estimators._prediction import PredictingEstimator
-from skdeepcluster.estimators._pretraining import Pretrainer, SimCLR
+from skdeepcluster.estimators._pretraining import Pretrainer
 from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._simclr import SimCLR
 from skdeepcluster.estimators._validation import integer, one_of, validate_parameters
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
@@ -175,6 +176,11 @@ class DeepClusterer(PredictingEstimator):
             raise ValueError(
                 f"pretraining has backbone={pretrainer.backbone!r}, but pretrains this "
                 f"{type(self).__name__}'s, backbone={self.backbone!r}. Set it there."
+            )
+        if pretrainer.pretrained and pretrainer.pretrained != self.pretrained:
+            raise ValueError(
+                f"pretraining has pretrained={pretrainer.pretrained!r}, but pretrains this "
+                f"{type(self).__name__}'s backbone, pretrained={self.pretrained!r}. Set it there."
             )
 
     def _projector(self) -> MakeProjector | None:

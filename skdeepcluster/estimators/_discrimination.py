@@ -33,9 +33,9 @@ from skdeepcluster.estimators._pretraining import (
     FEATURE_TEMPERATURE,
     IMAGE_TEMPERATURE,
     Pretrainer,
-    SimCLR,
 )
 from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.estimators._simclr import SimCLR
 from skdeepcluster.estimators._start import candidate_partitions
 from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.exceptions import DivergenceError

@@ -1,5 +1,7 @@
 """Pretraining: transformers that learn an embedding from pairs of views, without clusters."""
 
-from skdeepcluster.estimators._pretraining import BYOL, MoCo, SimCLR
+from skdeepcluster.estimators._byol import BYOL
+from skdeepcluster.estimators._moco import MoCo
+from skdeepcluster.estimators._simclr import SimCLR
 
 __all__ = ["BYOL", "MoCo", "SimCLR"]

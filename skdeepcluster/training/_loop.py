@@ -75,7 +75,7 @@ class Phase:
         Every epoch visits all samples in a new order, in equal batches; a remainder smaller than
         a batch is left to the next epochs.
     parameter_groups : list of dict
-        As for a torch optimiser, each with its ``lr``.
+        As for a torch optimiser, each with its ``lr``; the first one's goes into the history.
     optimizer : callable
         Builds the optimiser from the groups; has a ``fused`` implementation.
     schedule : callable or sequence of callable
@@ -305,13 +305,12 @@ class Trainer:
                 "last state known to be good. Lower learning_rate, or look for extreme values in "
                 "X."
             )
-        rates = [group["lr"] for group in optimizer.param_groups]
         seconds = time.perf_counter() - started
         return {
             "phase": phase.name,
             "epoch": epoch,
             **means,
-            "learning_rate": max(rates),
+            "learning_rate": optimizer.param_groups[0]["lr"],
             "seconds": seconds,
         }
 

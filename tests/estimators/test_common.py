@@ -10,8 +10,16 @@ from skdeepcluster import (
     MiniClustering,
     StableClusterDiscrimination,
 )
+from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 
-ESTIMATORS = [MiniClustering(), CalibratedDeepClustering(), StableClusterDiscrimination()]
+ESTIMATORS = [
+    MiniClustering(),
+    CalibratedDeepClustering(),
+    StableClusterDiscrimination(),
+    SimCLR(),
+    MoCo(),
+    BYOL(),
+]
 
 # check_estimator leaves these out; scikit-learn runs them on its own estimators.
 FURTHER_CHECKS = [

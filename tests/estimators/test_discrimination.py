@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import signal
 import warnings
 
 import numpy as np
@@ -21,6 +20,14 @@ from skdeepcluster import StableClusterDiscrimination
 from skdeepcluster.estimators._judging import Judgement
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.objectives import RefinementObjective
+from tests.estimators.callback_helpers import (
+    InterruptAt,
+    InterruptIn,
+    KillAfter,
+    Killed,
+    Watcher,
+    ctrl_c_is_heard,
+)
 
 # Where there are fewer blobs than a head has clusters, it loses some, as it should.
 pytestmark = pytest.mark.filterwarnings(
@@ -89,54 +96,6 @@ def phases(model):
 
 def training_phases(model):
     return [phase for phase in phases(model) if phase != "calibration"]
-
-
-class Watcher:
-    """A callback that does nothing."""
-
-    def setup(self, estimator, context): ...
-    def teardown(self, estimator, context): ...
-    def on_fit_task_begin(self, estimator, context): ...
-    def on_fit_task_end(self, estimator, context): ...
-
-
-class Killed(Exception):
-    pass
-
-
-class KillAfter(Watcher):
-    """Kill the fit when it has done so many epochs of a phase."""
-
-    def __init__(self, phase, n_epochs):
-        self.phase, self.n_epochs = phase, n_epochs
-
-    def setup(self, estimator, context):
-        self.seen = 0
-
-    def on_fit_task_end(self, estimator, context):
-        self.seen += context.task_name == "epoch" and context.parent.task_name == self.phase
-        if self.seen == self.n_epochs:
-            raise Killed
-
-
-class InterruptIn(Watcher):
-    """Press Ctrl-C at the begin of each epoch of a phase."""
-
-    def __init__(self, phase):
-        self.phase = phase
-
-    def on_fit_task_begin(self, estimator, context):
-        if context.task_name == "epoch" and context.parent.task_name == self.phase:
-            signal.raise_signal(signal.SIGINT)
-
-
-class InterruptAt(KillAfter):
-    """Press Ctrl-C when so many epochs of a phase are done."""
-
-    def on_fit_task_end(self, estimator, context):
-        self.seen += context.task_name == "epoch" and context.parent.task_name == self.phase
-        if self.seen == self.n_epochs and context.task_name == "epoch":
-            signal.raise_signal(signal.SIGINT)
 
 
 # --- several numbers of clusters in one fit ------------------------------------------------------
@@ -529,13 +488,9 @@ def test_a_killed_fit_of_several_numbers_resumes_to_the_same_bits(init, phase, n
 @pytest.mark.parametrize("phase", ["clustering", "refinement", "calibration"])
 def test_ctrl_c_leaves_every_number_usable(phase):
     model = several(refine=True).set_callbacks(InterruptIn(phase))
-    # A process in the background of a shell inherits that Ctrl-C is ignored.
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.warns(ConvergenceWarning, match=f"Interrupted after epoch 1 .* {phase}"):
-            model.fit(NOISE)
-    finally:
-        signal.signal(signal.SIGINT, inherited)
+    message = f"Interrupted after epoch 1 .* {phase}"
+    with ctrl_c_is_heard(), pytest.warns(ConvergenceWarning, match=message):
+        model.fit(NOISE)
     assert phases(model)[-1] == phase
     assert_usable(model, NOISE)
     assert per_sample(model, len(NOISE)) == []
@@ -550,15 +505,12 @@ def test_ctrl_c_in_the_last_epoch_of_a_calibration(which):
     assert n_epochs % len(NUMBERS) == 0
     number = n_epochs // len(NUMBERS) if which == "first" else n_epochs
     model = several().set_callbacks(InterruptAt("calibration", number))
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with ctrl_c_is_heard():
         if which == "first":
             with pytest.warns(ConvergenceWarning, match="Interrupted after epoch .* calibration"):
                 model.fit(NOISE)
         else:
             model.fit(NOISE)
-    finally:
-        signal.signal(signal.SIGINT, inherited)
     # What was calibrated first is the answer, so it is worth the most.
     np.testing.assert_array_equal(model.predict_proba(NOISE), whole.predict_proba(NOISE))
     assert len(model.history_) == len(whole.history_) - (n_epochs - number)

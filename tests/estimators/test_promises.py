@@ -33,6 +33,7 @@ from skdeepcluster import (
 from skdeepcluster.calibration import confident_in
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.pretraining import SimCLR
 
 ESTIMATORS = {
     "default": MiniClustering(3, random_state=0),
@@ -488,9 +489,8 @@ def test_uint8_and_unit_floats_are_the_same_images(image_method):
 
 
 def test_images_with_pretraining_and_a_timm_backbone(image_method, monkeypatch):
-    recipe = skdeepcluster.estimators._base.IMAGE_PRETRAINING
-    short = type(recipe)(batch_size=8, learning_rate=1e-3, image_epochs=1)
-    monkeypatch.setattr("skdeepcluster.estimators._base.IMAGE_PRETRAINING", short)
+    short = skdeepcluster.estimators._building.Recipe(8, learning_rate=1e-3, image_epochs=1)
+    monkeypatch.setattr(SimCLR, "_image_recipe", short)
     model = image_method.set_params(backbone="test_resnet", pretraining="auto").fit(IMAGES)
     assert {r["phase"] for r in model.history_} == {"pretraining", "clustering", "calibration"}
     np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)

@@ -78,3 +78,78 @@ def test_a_student_in_lower_precision_is_followed():
     teacher = EMATeacher(student, 0.5)
     teacher.update(copy.deepcopy(student).bfloat16())
     assert all(parameter.dtype == torch.float32 for parameter in teacher.parameters())
+
+
+class Mixed(nn.Module):
+    """Parameters and buffers of many types."""
+
+    def __init__(self):
+        super().__init__()
+        self.narrow = nn.Parameter(torch.ones(3))
+        self.wide = nn.Parameter(torch.ones(2, dtype=torch.float64))
+        self.short = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+        self.empty = nn.Parameter(torch.ones(0))
+        self.register_buffer("statistic", torch.ones(2))
+        self.register_buffer("counter", torch.tensor(1))
+        self.register_buffer("flags", torch.tensor([True, False]))
+        self.register_buffer("small", torch.tensor([1, 255], dtype=torch.uint8))
+
+
+def test_each_tensor_keeps_its_type_and_integers_are_copied():
+    student = Mixed()
+    teacher = EMATeacher(student, 0.75)
+    with torch.no_grad():
+        for tensor in (*student.parameters(), student.statistic):
+            tensor.add_(2)
+    student.counter.add_(6)
+    student.flags.logical_not_()
+    student.small.copy_(torch.tensor([255, 1]))
+    teacher.update(student)
+    for name in ("narrow", "wide", "short", "statistic"):
+        average, current = getattr(teacher.network, name), getattr(student, name)
+        torch.testing.assert_close(average, torch.full_like(current, 1.5))
+    assert teacher.network.counter == 7
+    assert teacher.network.flags.tolist() == [False, True]
+    assert teacher.network.small.tolist() == [255, 1]
+    # The student stays as it is.
+    assert student.narrow.tolist() == [3, 3, 3]
+    assert student.counter == 7
+
+
+class Counter(nn.Module):
+    """Nothing to average."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(0))
+
+
+@pytest.mark.parametrize("student", [nn.Identity(), Counter()])
+def test_there_may_be_nothing_to_average(student):
+    teacher = EMATeacher(student, 0.75)
+    if isinstance(student, Counter):
+        student.value.fill_(5)
+    teacher.update(student)
+    assert [buffer.item() for buffer in teacher.buffers()] == [5] * isinstance(student, Counter)
+
+
+def test_tensors_are_averaged_where_they_lie():
+    # An optimiser, a checkpoint or another module may hold on to them.
+    student = make_student()
+    teacher = EMATeacher(student, 0.5)
+    places = [tensor.data_ptr() for tensor in teacher.state_dict().values()]
+    change(student, 0)
+    teacher.update(student)
+    assert [tensor.data_ptr() for tensor in teacher.state_dict().values()] == places
+
+
+def test_the_momentum_may_change_between_updates():
+    student, x = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    teacher = EMATeacher(student, 0.5)
+    with torch.no_grad():
+        teacher.network.weight.fill_(0)
+        x.weight.fill_(8)
+    for momentum, expected in [(0.5, 4), (1.0, 4), (0.75, 5), (0.0, 8)]:
+        teacher.momentum = momentum
+        teacher.update(x)
+        assert teacher.network.weight.item() == expected

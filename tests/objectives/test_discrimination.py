@@ -754,8 +754,8 @@ def train(objective, z, n_epochs=2, batch_size=20, rates=(0.05, 0.5)):
     """Train as the loop does."""
     optimizer = torch.optim.SGD(objective.parameter_groups(*rates), momentum=0.9)
     objective.train()
-    for _ in range(n_epochs):
-        objective.begin_epoch()
+    for epoch in range(n_epochs):
+        objective.begin_epoch(epoch / n_epochs)
         for index in torch.randperm(len(z)).split(batch_size):
             optimizer.zero_grad()
             objective(*batch_of(z, index))[0].backward()
@@ -790,7 +790,7 @@ def test_the_objective_is_the_mean_of_its_heads_and_the_contrast(changes):
     for step in range(4):  # samples come again, some to heads that have seen them
         batch = batch_of(z, torch.randperm(60)[:20])
         if step % 2 == 0:
-            objective.begin_epoch()
+            objective.begin_epoch(step / 4)
         parts = copy.deepcopy(objective)
         z1, z2 = parts.model.embedding(torch.cat(batch[1:])).detach().chunk(2)
         results = [slow_head(head, batch[0], z1, z2) for head in parts.heads]
@@ -917,7 +917,7 @@ def test_an_epoch_begins_for_every_head():
     train(objective, z, n_epochs=1)
     for head in objective.heads:
         assert not torch.allclose(head.previous, head.head.centers)
-    objective.begin_epoch()
+    objective.begin_epoch(1.0)
     for head in objective.heads:
         torch.testing.assert_close(head.previous, head.head.centers.detach())
         # Of unit length again: a longer weight would learn more slowly.

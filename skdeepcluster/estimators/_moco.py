@@ -1,0 +1,170 @@
+"""MoCo: a view finds the other among the keys of earlier batches."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from skdeepcluster.estimators._building import Recipe
+from skdeepcluster.estimators._deep import DeepEstimator
+from skdeepcluster.estimators._pretraining import Pretrainer, remembered
+from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.networks import EmbeddingNetwork
+from skdeepcluster.objectives import MoCoObjective
+
+
+class MoCo(Pretrainer):
+    """Learn an embedding in which a view finds the other among many of earlier batches.
+
+    The other view and the negatives are embedded by a teacher, a slowly moving average of the
+    network. Usable alone, as a step of a Pipeline, or as ``pretraining=`` of a clusterer.
+
+    Parameters
+    ----------
+    queue_size : int, default=32768
+        Number of negatives; at most half of the samples, so that most are of others.
+    temperature : float, default=0.2
+        Of the loss; MoCo v2's value.
+    momentum : float or "auto", default="auto"
+        Share of the teacher that each batch keeps, at the begin. "auto" is 0.99, or less in short
+        fits: the teacher then remembers a twentieth of the batches.
+    final_momentum : float or "auto", default="auto"
+        Towards the end; it grows in a line. "auto" is 0.999, or less in short fits.
+    backbone : "auto", str, path or nn.Module, default="auto"
+        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
+        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
+        Images of up to 64 pixels get a first layer with stride 1.
+    pretrained : bool or path, default=False
+        True starts from timm's published weights (from its cache, or the network); a path is a file
+        of weights for the named backbone.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data. "auto" is about 400 steps for feature arrays, fewer for small ones,
+        and 40 passes for images (CDC: 1000).
+    batch_size : int or "auto", default="auto"
+        Samples per step; "auto" is 256.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step, though what compares the
+        samples of a batch sees fewer of them.
+    learning_rate : float or "auto", default="auto"
+        "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.25, of SGD,
+        which rises and falls along a cosine (CDC: 0.5 for batches of 512).
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    precision : str, default="auto"
+        "auto" is "bf16-mixed" for images on CUDA devices that can, "32-true" otherwise.
+    num_workers : int, default=0
+        Threads that read the items of a Dataset or image files; 0 reads them one by one.
+    checkpoint_dir : path or None, default=None
+        Folder to which the state is written after each epoch. The same call resumes from there and
+        ends with the network of an uninterrupted fit.
+    warm_start : bool, default=False
+        Whether to go on from the network of the last fit instead of starting anew.
+    random_state : int, RandomState instance or None, default=None
+        Source of all randomness. An int gives the same network, bit for bit, on the same machine
+        with the same number of threads.
+    verbose : int, default=0
+        Print one line per epoch if positive.
+
+    Attributes
+    ----------
+    backbone_ : nn.Module
+        The trained backbone. ``MiniClustering(backbone=byol.backbone_, pretraining=None)`` goes on
+        from it.
+    history_ : list of dict
+        One record per epoch: phase, epoch, loss, learning rate, seconds.
+    n_iter_ : int
+        Epochs.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+        Numbers per sample.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X had string names for all.
+    image_shape_ : tuple of int
+        Channels, height and width of an image; for images only.
+    paths_ : list of str
+        The image files in the order of X, if it was read from files.
+
+    References
+    ----------
+    X. Chen, H. Fan, R. Girshick, K. He. "Improved baselines with momentum contrastive learning."
+    2020. Its shuffled batches are left out: there is one device.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdeepcluster.pretraining import MoCo
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> MoCo(max_epochs=2, random_state=0).fit_transform(X).shape
+    (1797, 64)
+    """
+
+    _image_recipe = Recipe(batch_size=256, learning_rate=0.25, image_epochs=40)
+    _image_optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeepEstimator._parameter_constraints,
+        "queue_size": [integer(1)],
+        "temperature": [real(0, None, "neither")],
+        "momentum": [one_of("auto"), real(0, 1, "both")],
+        "final_momentum": [one_of("auto"), real(0, 1, "both")],
+    }
+
+    def __init__(
+        self,
+        *,
+        queue_size: int = 32768,
+        temperature: float = 0.2,
+        momentum: float | str = "auto",
+        final_momentum: float | str = "auto",
+        backbone: str | os.PathLike[str] | nn.Module = "auto",
+        pretrained: bool | str | os.PathLike[str] = False,
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        accumulate: int = 1,
+        learning_rate: float | str = "auto",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        num_workers: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.queue_size = queue_size
+        self.temperature = temperature
+        self.momentum = momentum
+        self.final_momentum = final_momentum
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.learning_rate = learning_rate
+        self.device = device
+        self.precision = precision
+        self.num_workers = num_workers
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _make_objective(
+        self, embedding: EmbeddingNetwork, images: bool, n_samples: int, n_steps: int
+    ) -> MoCoObjective:
+        momentum = remembered(self.momentum, 0.99, n_steps)
+        final_momentum = remembered(self.final_momentum, 0.999, n_steps)
+        if self.final_momentum == "auto":  # it does not fall below what was given
+            final_momentum = max(momentum, final_momentum)
+        return MoCoObjective(
+            embedding,
+            queue_size=min(self.queue_size, max(n_samples // 2, 1)),
+            temperature=self.temperature,
+            momentum=momentum,
+            final_momentum=final_momentum,
+        )
