@@ -289,12 +289,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2, help="of the conventional program")
+    parser.add_argument("--threads", type=int, help="of torch on a CPU; default: its own")
     parser.add_argument("--skip", nargs="*", choices=ROUTES, default=[])
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
     warnings.simplefilter("ignore")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     head = "".join(f"{name:>10}" for name in ROUTES)
     print(f"{'images per second':20}{'stage':30}{head}{'of (a)':>9}{'of (c)':>10}{'MiB':>9}")
     for case, stage in itertools.product(arguments.cases, arguments.stages):
