@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -215,7 +216,7 @@ class Trainer:
 
     def _run(self, phase: Phase) -> None:
         phase.objective.to(self.device)
-        fabric = self._fabric = self._fabric or _make_fabric(self.device, self.precision)
+        fabric = self._fabric = self._fabric or _get_fabric(self.device, self.precision)
         generator = self.generator(phase.name)
         optimizer = phase.optimizer(phase.parameter_groups, fused=True)
         for group in optimizer.param_groups:
@@ -378,6 +379,13 @@ class Trainer:
         return self._resumed if written_here else None
 
 
+def _get_fabric(device: torch.device, precision: str) -> Fabric:
+    """Return an engine: one for all fits, unless it has a state, as the scale of 16-mixed is."""
+    make = _make_fabric.__wrapped__ if precision == "16-mixed" else _make_fabric
+    return make(device, precision)
+
+
+@functools.cache  # making one looks through all packages that are installed
 def _make_fabric(device: torch.device, precision: str) -> Fabric:
     # Imported here: it takes seconds, and whoever only predicts never needs it. The import sets
     # environment variables (one of them makes every step ask the driver for devices).
@@ -455,8 +463,10 @@ def _copy_state(module: nn.Module) -> dict[str, Tensor]:
 
 def _all_finite(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every parameter that is trained is finite; one reading for all of them."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
+    parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
+    # The largest entry of each, in one call: on small networks this is done often.
+    largest = torch._foreach_norm(parameters, torch.inf)
+    return bool(torch.stack(largest).isfinite().all())
 
 
 def _describe(record: Record, n_epochs: int) -> str:
