@@ -195,6 +195,26 @@ def test_clear_clusters_are_certain_and_halves_of_a_cluster_are_not():
     assert means[2] < 0.8
 
 
+def test_single_precision_is_kept_and_says_the_same(monkeypatch):
+    seen = []
+    prepare = RegionCalibrator._prepare
+
+    def watch(self, features):
+        seen.append(features.dtype)
+        return prepare(self, features)
+
+    monkeypatch.setattr(RegionCalibrator, "_prepare", watch)
+    single = X.astype(np.float32)
+    model = RegionCalibrator(KMeans(3, n_init=1, random_state=0), random_state=0)
+    double = single.astype(np.float64)
+    expected = clone(model).fit(double).predict_proba(double)
+    assert set(seen) == {np.dtype(np.float64)}
+    seen.clear()
+    found = model.fit(single).predict_proba(single)
+    assert set(seen) == {np.dtype(np.float32)}
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_place_and_scale_of_all_features_do_not_matter(factor):
     found = RegionCalibrator(kmeans(), random_state=0).fit(X).predict_proba(X)
