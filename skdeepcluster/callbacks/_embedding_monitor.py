@@ -29,7 +29,7 @@ class EmbeddingMonitor:
     n_neighbors : int, default=5
         Neighbours that vote in the accuracy.
     n_samples : int, default=2048
-        Samples that are looked at, spread evenly over X; X has to be indexable by an array.
+        Samples that are looked at, spread evenly over X: an array, a dataframe or a list.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class EmbeddingMonitor:
         if not due or fitted_estimator is None or X is None:
             return
         rows = np.linspace(0, len(X) - 1, min(len(X), self.n_samples)).round().astype(int)
-        embedding = torch.from_numpy(fitted_estimator.transform(X[rows]))
+        embedding = torch.from_numpy(fitted_estimator.transform(_take(X, rows)))
         record = {
             "phase": context.parent.task_name,
             "epoch": epoch,
@@ -127,3 +127,10 @@ class EmbeddingMonitor:
         for column in codes[neighbors.numpy()].T:
             votes[np.arange(len(y)), column] += 1
         return float((votes.argmax(axis=1) == codes).mean())
+
+
+def _take(X: Any, rows: np.ndarray[Any, Any]) -> Any:
+    """Return some rows of what fit was given."""
+    if isinstance(X, list):
+        return [X[row] for row in rows]
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]

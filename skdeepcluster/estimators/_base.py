@@ -73,7 +73,7 @@ class DeepClusterer(PredictingEstimator):
             )
         try:
             if pretrainer is not None and not self._goes_on():
-                pretrainer.pretrain(objective.model.embedding, views, trainer, report)
+                pretrainer._pretrain(objective.model.embedding, views, trainer, report)
             if trainer.has_reached("clustering"):
                 trainer.restore("clustering", objective)
             elif not self._goes_on():
@@ -186,7 +186,7 @@ class DeepClusterer(PredictingEstimator):
     def _projector(self) -> MakeProjector | None:
         """Return what makes a projector, if anything teaches it before clusters depend on it."""
         pretrainer = self._pretrainer()
-        return None if pretrainer is None else pretrainer.projector
+        return None if pretrainer is None else pretrainer._make_projector
 
     def _phases(self) -> list[str]:
         phases = self._own_phases()

@@ -153,7 +153,7 @@ class BYOL(Pretrainer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def projector(self, width: int, *, images: bool) -> tuple[nn.Module, int]:
+    def _make_projector(self, width: int, *, images: bool) -> tuple[nn.Module, int]:
         """Return what maps features of a backbone to the embedding, and the embedding's width."""
         embedding_dim = int(given(self.embedding_dim, 512 if images else FEATURE_EMBEDDING))
         if images:

@@ -352,7 +352,7 @@ class StableClusterDiscrimination(DeepClusterer):
         return n_clusters
 
     def _projector(self) -> MakeProjector:
-        return (self._pretrainer() or SimCLR()).projector  # the stage itself teaches it
+        return (self._pretrainer() or SimCLR())._make_projector  # the stage itself teaches it
 
     def _phases(self) -> list[str]:
         phases = super()._phases()

@@ -66,7 +66,7 @@ class Pretrainer(DeepEstimator):
         check_is_fitted(self)
         return self._model.embedding.backbone
 
-    def pretrain(
+    def _pretrain(
         self,
         embedding: EmbeddingNetwork,
         views: PairedViews,
@@ -74,7 +74,7 @@ class Pretrainer(DeepEstimator):
         report: CallbackReport,
         attributes: Callable[[EmbeddingNetwork], dict[str, Any]] | None = None,
     ) -> None:
-        """Train an embedding network in place; the clusterers call this, users call ``fit``.
+        """Train an embedding network in place; for ``fit``, and for the clusterers.
 
         Callbacks get what ``attributes`` makes of the network that would be kept.
         """
@@ -105,7 +105,7 @@ class Pretrainer(DeepEstimator):
         finally:
             embedding.load_state_dict(objective.result.state_dict())
 
-    def projector(self, width: int, *, images: bool) -> tuple[nn.Module, int]:
+    def _make_projector(self, width: int, *, images: bool) -> tuple[nn.Module, int]:
         """Return what maps features of a backbone to the embedding, and the embedding's width."""
         if images:
             return multilayer_perceptron([width, width, IMAGE_EMBEDDING]), IMAGE_EMBEDDING
@@ -137,7 +137,7 @@ class Pretrainer(DeepEstimator):
             views = build_views(source, model.prepare, ASSUMED_CLUSTERS, trainer.generator("views"))
         attributes = partial(self._fitted_attributes, model)
         try:
-            self.pretrain(model.embedding, views, trainer, report, attributes)
+            self._pretrain(model.embedding, views, trainer, report, attributes)
         except DivergenceError:
             self._finish(model, source, trainer)
             raise
@@ -148,7 +148,7 @@ class Pretrainer(DeepEstimator):
         """Build the networks, their random weights drawn from the trainer's seed."""
         with trainer.global_generator("build"):
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, self.projector
+                source, self.backbone, self.pretrained, self._make_projector
             )
         model = ClusterModel(prepare, embedding, nn.Identity())
         if self._goes_on():

@@ -465,7 +465,7 @@ def _all_finite(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every parameter that is trained is finite; one reading for all of them."""
     parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
     # The largest entry of each, in one call: on small networks this is done often.
-    largest = torch._foreach_norm(parameters, torch.inf)
+    largest = torch._foreach_norm([p for p in parameters if p.numel()], torch.inf)
     return bool(torch.stack(largest).isfinite().all())
 
 

@@ -1,6 +1,7 @@
 """EmbeddingMonitor: looks on now and then, needs no labels, changes nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -74,6 +75,16 @@ def test_no_more_samples_than_asked_for_are_looked_at():
     Counting(max_epochs=2, random_state=0).set_callbacks(monitor).fit(X, Y)
     assert counts == [7, 7]
     assert len(monitor.log) == 2
+
+
+@pytest.mark.parametrize("container", [pd.DataFrame, np.ndarray.tolist, torch.from_numpy])
+def test_samples_may_lie_in_many_containers(container):
+    logs = []
+    for data in (X, container(X)):
+        monitor = EmbeddingMonitor(every=2, n_samples=20)
+        SimCLR(max_epochs=2, random_state=0).set_callbacks(monitor).fit(data)
+        logs.append(monitor.log)
+    assert logs[0] == logs[1] != []
 
 
 @pytest.mark.parametrize("name", ["every", "n_clusters", "n_neighbors", "n_samples"])

@@ -173,6 +173,12 @@ def test_gradients_from_before_are_forgotten():
     assert torch.equal(fresh.weight, stale.weight)
 
 
+def test_a_parameter_without_entries_is_no_trouble():
+    objective = Mean()
+    objective.nothing = nn.Parameter(torch.zeros(0))
+    assert len(run(objective, epochs=2).history) == 2
+
+
 # Batches that do not fit -----------------------------------------------------------------------
 
 
