@@ -1,7 +1,7 @@
 """Images per second of training: the bare step, our loop, and the program that papers come with.
 
     python benchmarks/throughput.py [--cases resnet18@32 resnet50@224] [--stages BYOL ...]
-        [--batch-size 256] [--steps 20] [--images 10000] [--growth] [--output FILE]
+        [--batch-size 256] [--steps 20] [--repeats 3] [--images 10000] [--growth] [--output FILE]
 
 For each backbone, image size and stage:
 
@@ -9,10 +9,10 @@ For each backbone, image size and stage:
     device already, nothing else;
 (b) our loop, end to end: views made anew from uint8 images, checked losses, history;
 (c) the conventional program: PIL transforms of torchvision, one image at a time, in the workers of
-    a DataLoader, and the same objective in float32.
+    a DataLoader, and the same objective in float32, its weights in torch's usual order in memory.
 
-All three run after a warm-up, in one process, on random images: what is measured is speed. Rates
-count samples, not views. ``--growth`` adds the time of an epoch of (b) for 10,000 to 100,000
+All three run after a warm-up, in one process, in turns, on random images: it is speed that counts.
+Rates count samples, not views. ``--growth`` adds the time of an epoch of (b) for 10,000 to 100,000
 images.
 """
 
@@ -21,6 +21,7 @@ import contextlib
 import itertools
 import json
 import resource
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -205,6 +206,7 @@ def conventional(
             for views in loader:
                 yield tuple(view.to(trainer.device, non_blocking=True) for view in views)
 
+    phase.objective.to(memory_format=torch.contiguous_format)
     return time_steps(phase, batches(), make_fabric(trainer, "32-true"), n_steps)
 
 
@@ -221,24 +223,25 @@ def measure(case: str, stage: str, arguments: argparse.Namespace) -> dict[str, A
     X = random_images(arguments.images, int(size))
     n_steps = min(arguments.steps, len(X) // arguments.batch_size)
     record: dict[str, Any] = {"case": case, "stage": stage, "batch": arguments.batch_size}
-    n_samples = n_steps * arguments.batch_size
-    for name, run in (
-        ("ceiling", lambda trainer, phase: ceiling(trainer, phase, n_steps)),
-        ("loop", lambda trainer, phase: our_loop(trainer, phase, n_steps)),
-        (
-            "conventional",
-            lambda trainer, phase: conventional(trainer, phase, X, n_steps, arguments.workers),
+    routes: dict[str, Callable[[Trainer, Phase], float]] = {
+        "ceiling": lambda trainer, phase: ceiling(trainer, phase, n_steps),
+        "loop": lambda trainer, phase: our_loop(trainer, phase, n_steps),
+        "conventional": lambda trainer, phase: conventional(
+            trainer, phase, X, n_steps, arguments.workers
         ),
-    ):
-        if name in arguments.skip:
-            continue
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in routes if name not in arguments.skip}
+    # In turns, so that a slow minute of the machine is everybody's.
+    for name in [*seconds] * arguments.repeats:
         trainer, phase = catch(stage, X, backbone, arguments.batch_size)
         if trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.device)
-        record[name] = n_samples / run(trainer, phase)
+        seconds[name].append(routes[name](trainer, phase))
         record[f"{name} MiB"] = peak_memory(trainer.device)
         record["precision"], record["device"] = trainer.precision, str(trainer.device)
-    return record
+    n_samples = n_steps * arguments.batch_size
+    rates = {name: n_samples / statistics.median(times) for name, times in seconds.items()}
+    return {**record, "steps": n_steps, "repeats": arguments.repeats, **rates}
 
 
 def growth(case: str, stage: str, batch_size: int) -> Iterator[dict[str, Any]]:
@@ -287,6 +290,7 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3, help="the median counts")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2, help="of the conventional program")
     parser.add_argument("--threads", type=int, help="of torch on a CPU; default: its own")

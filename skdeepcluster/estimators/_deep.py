@@ -189,7 +189,7 @@ class DeepEstimator(
         return Trainer(
             self._phases(),
             device=source.device,
-            precision=choose_precision(self.precision, source.device, images=self._takes_images()),
+            precision=choose_precision(self.precision, source.device, source.sample_shape),
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
             checkpoint=checkpoint,
             verbose=int(self.verbose),

@@ -104,7 +104,8 @@ class MiniClustering(TwoStageClusterer):
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
     precision : str, default="auto"
-        "auto" is "bf16-mixed" for images on CUDA devices that can, "32-true" otherwise.
+        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
+        with AMX), else "32-true".
     num_workers : int, default=0
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
     checkpoint_dir : path or None, default=None

@@ -5,6 +5,7 @@ from skdeepcluster.networks._embedding import (
     ClusterModel,
     EmbeddingNetwork,
     Standardize,
+    full_precision,
     multilayer_perceptron,
 )
 from skdeepcluster.networks._heads import CosineHead, PrototypeHead, PrototypePerceptron
@@ -19,6 +20,7 @@ __all__ = [
     "PrototypePerceptron",
     "Standardize",
     "build_backbone",
+    "full_precision",
     "is_pretrained",
     "multilayer_perceptron",
     "same_backbone",

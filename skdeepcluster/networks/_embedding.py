@@ -51,9 +51,8 @@ class EmbeddingNetwork(nn.Module):
         self.embedding_dim = embedding_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return embeddings of unit length, shape (batch, embedding_dim)."""
+        """Return embeddings of unit length, shape (batch, embedding_dim), in float32."""
         features = self.backbone(x).flatten(1)
-        # Lengths are taken in float32 whatever the precision of the layers.
         return normalize(self.projector(features).float(), dim=1)
 
 
@@ -85,6 +84,11 @@ class ClusterModel(nn.Module):
         """Return the cluster logits of raw samples."""
         logits: Tensor = self.head(self.embed(x))
         return logits
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Return a context for what follows the networks: heads and losses gain nothing from less."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def multilayer_perceptron(widths: Sequence[int]) -> nn.Sequential:

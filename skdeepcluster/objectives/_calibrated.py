@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from skdeepcluster.networks import ClusterModel, PrototypePerceptron
+from skdeepcluster.networks import ClusterModel, PrototypePerceptron, full_precision
 from skdeepcluster.numerics import cluster_means, nearest_center
 from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
 
@@ -276,15 +276,22 @@ class CalibratedObjective(nn.Module):
         one, it still learns.
         """
         z_strong = self._embed(strong)
-        judge = self.calibration_head or self.clustering_head
         with torch.set_grad_enabled(self.calibration_head is not None and not self.stop_gradient):
             z_clean = self._embed(clean)
+        with torch.no_grad():
+            z_weak = z_clean if weak is None else self._embed(weak)
+        with full_precision(z_strong.device):
+            return self._compare(z_strong, z_clean, z_weak)
+
+    def _compare(
+        self, z_strong: Tensor, z_clean: Tensor, z_weak: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         loss = z_strong.new_zeros(())
         if self.calibration_head is not None:
             logits = self.calibration_head(z_clean)
             loss = loss + self._calibration_terms(z_clean.detach(), logits)
+        judge = self.calibration_head or self.clustering_head
         with torch.no_grad():
-            z_weak = z_clean if weak is None else self._embed(weak)
             labels, selected = self._select(judge(z_weak))
         loss = loss + self_training_loss(self.clustering_head(z_strong), labels, selected)
         scalars = {"selected": selected.float().mean()}
@@ -297,14 +304,13 @@ class CalibratedObjective(nn.Module):
         return embedding
 
     def _calibration_terms(self, z_clean: Tensor, logits: Tensor) -> Tensor:
-        # Centres and means in full precision, whatever that of the networks.
-        with torch.no_grad(), torch.autocast(z_clean.device.type, enabled=False):
-            regions = self._find_regions(z_clean.float())
-            predictions = self.clustering_head(z_clean.float()).softmax(dim=1)
+        with torch.no_grad():
+            regions = self._find_regions(z_clean)
+            predictions = self.clustering_head(z_clean).softmax(dim=1)
             targets = region_targets(predictions, regions, self.n_parts)
         loss = calibration_loss(logits, targets)
         if self.entropy_weight:
-            probabilities = logits.float().softmax(dim=1)
+            probabilities = logits.softmax(dim=1)
             loss = loss + self.entropy_weight * size_divergence(probabilities, self.prior)
         return loss
 

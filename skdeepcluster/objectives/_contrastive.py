@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from skdeepcluster.networks import EMATeacher, EmbeddingNetwork
+from skdeepcluster.networks import EMATeacher, EmbeddingNetwork, full_precision
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -112,7 +112,8 @@ class ContrastiveObjective(nn.Module):
         """Return the loss of a batch of pairs of views; nothing else is recorded."""
         # One pass for both, so that batch normalisation sees them alike.
         z1, z2 = self.embedding(torch.cat([first, second])).chunk(2)
-        return self.loss(z1, z2, self.temperature), {}
+        with full_precision(z1.device):
+            return self.loss(z1, z2, self.temperature), {}
 
 
 class MoCoObjective(nn.Module):
@@ -174,7 +175,8 @@ class MoCoObjective(nn.Module):
         queries = self.embedding(first)
         with torch.no_grad():
             keys = self.teacher(second)
-        loss = queue_loss(queries, keys, self.queue.clone(), self.temperature)
+        with full_precision(queries.device):
+            loss = queue_loss(queries, keys, self.queue.clone(), self.temperature)
         self._enqueue(keys)
         return loss, {}
 
@@ -182,7 +184,7 @@ class MoCoObjective(nn.Module):
     def _enqueue(self, keys: Tensor) -> None:
         """Let keys take the places of the oldest ones."""
         size = len(self.queue)
-        keys = keys[-size:].to(self.queue.dtype)
+        keys = keys[-size:]
         places = (self.position + torch.arange(len(keys), device=keys.device)) % size
         self.queue.index_copy_(0, places, keys)
         self.position.add_(len(keys)).remainder_(size)

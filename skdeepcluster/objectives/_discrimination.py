@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, softplus
 
-from skdeepcluster.networks import ClusterModel, CosineHead
+from skdeepcluster.networks import ClusterModel, CosineHead, full_precision
 from skdeepcluster.numerics import cluster_means
 from skdeepcluster.objectives._contrastive import info_nce
 from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
@@ -397,17 +397,16 @@ class DiscriminationObjective(nn.Module):
         The history records which share of the samples changed cluster since their last visit.
         """
         z1, z2 = self.model.embedding(torch.cat([first, second])).chunk(2)
-        # Centres and clusters in full precision, whatever that of the networks.
-        with torch.autocast(z1.device.type, enabled=False):
+        with full_precision(z1.device):
             results = [
-                discriminate(list(heads), index, z1.float(), z2.float())
+                discriminate(list(heads), index, z1, z2)
                 for _, heads in groupby(self.heads, key=lambda head: head.n_clusters)
             ]
-        losses, changes = (torch.cat(parts) for parts in zip(*results, strict=True))
-        loss = losses.mean()
-        if self.neighbor_weight:
-            contrast = info_nce(z1, z2, self.neighbor_temperature)
-            loss = loss + self.neighbor_weight * contrast
+            losses, changes = (torch.cat(parts) for parts in zip(*results, strict=True))
+            loss = losses.mean()
+            if self.neighbor_weight:
+                contrast = info_nce(z1, z2, self.neighbor_temperature)
+                loss = loss + self.neighbor_weight * contrast
         return loss, {"changed": changes.mean()}
 
 
@@ -431,10 +430,10 @@ class RefinementObjective(nn.Module):
         """Return the mean loss of the heads; a batch of which none is confident is skipped."""
         z1, z2 = self.embedding(torch.cat([first, second])).chunk(2)
         losses, shares = [], []
-        with torch.autocast(z1.device.type, enabled=False):
+        with full_precision(z1.device):
             for head in self.heads:
-                labels, selected = pseudo_labels(head(z1.float()), self.CONFIDENCE_THRESHOLD)
-                losses.append(self_training_loss(head(z2.float()), labels, selected))
+                labels, selected = pseudo_labels(head(z1), self.CONFIDENCE_THRESHOLD)
+                losses.append(self_training_loss(head(z2), labels, selected))
                 shares.append(selected.float().mean())
         share = torch.stack(shares).mean()
         return torch.stack(losses).mean(), {"selected": share, "skipped": (share == 0).float()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from skdeepcluster.networks import ClusterModel, PrototypeHead
+from skdeepcluster.networks import ClusterModel, PrototypeHead, full_precision
 from skdeepcluster.numerics import cluster_means, contingency_table
 
 
@@ -318,6 +318,10 @@ class MiniObjective(nn.Module):
         """
         both = torch.cat([weak, strong])
         embedding = self.model.embedding(both) if self.fine_tune else both
+        with full_precision(embedding.device):
+            return self._compare(embedding)
+
+    def _compare(self, embedding: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         target_weak, target_strong = self.target_head(embedding).chunk(2)
         labels, selected = pseudo_labels(target_weak, self.confidence_threshold)
         if self.neighbor_views:

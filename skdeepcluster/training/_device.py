@@ -1,6 +1,6 @@
 """Where and how precisely to compute."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -33,15 +33,29 @@ def choose_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def choose_precision(precision: str, device: torch.device, *, images: bool) -> str:
-    """Resolve ``"auto"``: bfloat16 autocast for images on CUDA devices that have it, else float32.
+# Below this side in pixels, products of bfloat16 on a CPU take longer than those of float32.
+CPU_BFLOAT16_SIDE = 32
+
+
+def choose_precision(precision: str, device: torch.device, sample_shape: Sequence[int]) -> str:
+    """Resolve ``"auto"``: bfloat16 autocast for images where it is fast, else float32.
 
     The networks for feature arrays are too small to gain from it.
     """
     if precision != "auto":
         return precision
-    gains = images and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if gains else "32-true"
+    images = len(sample_shape) == 3
+    return "bf16-mixed" if images and _has_fast_bfloat16(device, sample_shape) else "32-true"
+
+
+def _has_fast_bfloat16(device: torch.device, image_shape: Sequence[int]) -> bool:
+    """Whether the device multiplies matrices of bfloat16 in hardware (on a CPU: AMX)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False  # older versions of torch do not tell
+    large = max(image_shape[1:]) >= CPU_BFLOAT16_SIDE
+    return large and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 @contextmanager

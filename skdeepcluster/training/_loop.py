@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import time
@@ -395,11 +396,24 @@ def _make_fabric(device: torch.device, precision: str) -> Fabric:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     devices: Any = [device.index] if device.type == "cuda" else 1
-    return Fabric(
-        accelerator=device.type,
-        devices=devices,
-        precision=precision,  # type: ignore[arg-type]  # checked against a list of its literals
-    )
+    with _quiet_logger("lightning_fabric"):  # it tells which precision it uses
+        return Fabric(
+            accelerator=device.type,
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]  # checked against a list of its literals
+        )
+
+
+@contextmanager
+def _quiet_logger(name: str) -> Iterator[None]:
+    """Let a logger pass warnings and errors only."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ def cuda(monkeypatch):
     """Pretend that there are CUDA devices, of which the second is the current one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
 
 
@@ -47,14 +47,34 @@ def test_devices_that_cannot_be_used(device):
         choose_device(device)
 
 
-def test_precision(cuda, monkeypatch):
-    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert choose_precision("auto", gpu, images=True) == "bf16-mixed"
-    assert choose_precision("auto", gpu, images=False) == "32-true"
-    assert choose_precision("auto", cpu, images=True) == "32-true"
-    assert choose_precision("16-mixed", cpu, images=False) == "16-mixed"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert choose_precision("auto", gpu, images=True) == "32-true"
+def test_precision_on_cuda(cuda, monkeypatch):
+    gpu = torch.device("cuda", 0)
+    assert choose_precision("auto", gpu, (1, 8, 8)) == "bf16-mixed"
+    assert choose_precision("auto", gpu, (64,)) == "32-true"
+    assert choose_precision("16-mixed", gpu, (64,)) == "16-mixed"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert choose_precision("auto", gpu, (1, 8, 8)) == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("shape", "capabilities", "expected"),
+    [
+        ((3, 32, 32), {"amx_bf16": True}, "bf16-mixed"),
+        ((3, 16, 64), {"amx_bf16": True}, "bf16-mixed"),
+        ((3, 31, 31), {"amx_bf16": True}, "32-true"),
+        ((64,), {"amx_bf16": True}, "32-true"),
+        ((3, 224, 224), {"amx_bf16": False}, "32-true"),
+        ((3, 224, 224), {}, "32-true"),
+    ],
+)
+def test_precision_on_cpus(monkeypatch, shape, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("auto", torch.device("cpu"), shape) == expected
+
+
+def test_precision_where_torch_does_not_tell_what_the_cpu_can(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision("auto", torch.device("cpu"), (3, 32, 32)) == "32-true"
 
 
 def test_threads_are_put_back_after_an_error_too():
