@@ -585,6 +585,16 @@ def test_regions_and_targets_are_found_in_full_precision(fine_tune, monkeypatch)
     assert torch.isfinite(loss)
 
 
+@pytest.mark.parametrize("calibration_head", [True, False])
+def test_the_precision_of_the_networks_changes_nothing_in_the_heads(calibration_head):
+    # The embedding is given: all that autocast could change are heads and losses.
+    expected, z = make_objective(calibration_head=calibration_head)
+    objective = copy.deepcopy(expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = objective(*batches(z))
+    assert torch.equal(loss, expected(*batches(z))[0])
+
+
 def reject_all(**changes):
     """Return an objective whose loss has no term but those of the calibration head."""
     return make_objective(confidence_threshold=1.0, **changes)

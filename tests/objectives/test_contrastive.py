@@ -363,3 +363,20 @@ def test_moco_bears_lower_precision():
     assert torch.isfinite(loss)
     assert objective.queue.dtype == torch.float32
     torch.testing.assert_close(objective.queue.norm(dim=1), torch.ones(6))
+
+
+def test_the_precision_of_the_networks_changes_nothing_in_the_losses():
+    # Networks without layers: all that autocast could change are the losses.
+    network = EmbeddingNetwork(nn.Identity(), nn.Identity(), 3)
+    for make in (
+        lambda: ContrastiveObjective(network, 0.5, both_kinds=True),
+        lambda: ContrastiveObjective(network, 0.5, both_kinds=False),
+        lambda: MoCoObjective(
+            network, queue_size=6, temperature=0.5, momentum=0.8, final_momentum=0.9
+        ),
+    ):
+        objective = make()
+        expected = copy.deepcopy(objective)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, _ = objective(*draw_views(0))
+        assert torch.equal(loss, expected(*draw_views(0))[0])

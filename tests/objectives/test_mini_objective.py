@@ -1,5 +1,7 @@
 """The losses of MiniClustering against slow numpy oracles, and the objective's promises."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -258,6 +260,15 @@ def test_terms_can_be_switched_off(switch, absent):
         assert all(p.grad is None for p in getattr(objective, absent).parameters())
     else:
         assert torch.equal(objective.table, table)
+
+
+def test_the_precision_of_the_networks_changes_nothing_in_the_heads():
+    # The embedding is given: all that autocast could change are heads and losses.
+    expected, z = make_objective(marginal_weight=1.0)
+    objective = copy.deepcopy(expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = objective(z[:20], z[20:40])
+    assert torch.equal(loss, expected(z[:20], z[20:40])[0])
 
 
 def test_one_cluster_and_duplicates_are_finite():
