@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import os
 import time
@@ -392,28 +391,22 @@ def _make_fabric(device: torch.device, precision: str) -> Fabric:
     # environment variables (one of them makes every step ask the driver for devices).
     environment = dict(os.environ)
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
 
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
+
+    class Autocast(MixedPrecision):
+        """Mixed precision that leaves it to the layers to round their input."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    how: dict[str, Any] = {"precision": precision}
+    if precision in ("16-mixed", "bf16-mixed"):
+        how = {"plugins": [Autocast(precision, device.type)]}  # type: ignore[arg-type]  # known
     devices: Any = [device.index] if device.type == "cuda" else 1
-    with _quiet_logger("lightning_fabric"):  # it tells which precision it uses
-        return Fabric(
-            accelerator=device.type,
-            devices=devices,
-            precision=precision,  # type: ignore[arg-type]  # checked against a list of its literals
-        )
-
-
-@contextmanager
-def _quiet_logger(name: str) -> Iterator[None]:
-    """Let a logger pass warnings and errors only."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return Fabric(accelerator=device.type, devices=devices, **how)
 
 
 @contextmanager

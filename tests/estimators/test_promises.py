@@ -498,6 +498,14 @@ def test_images_with_pretraining_and_a_timm_backbone(image_method, monkeypatch):
     np.testing.assert_array_equal(model.transform(IMAGES), again.transform(IMAGES))
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_networks_in_lower_precision(sound_estimator, precision, capfd):
+    model = sound_estimator.set_params(precision=precision).fit(X)
+    assert adjusted_rand_score(Y, model.labels_) == 1
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_frozen_backbone_for_images():
     model = image_model(fine_tune=False).fit(IMAGES)
     backbone = model._model.embedding.backbone[1]

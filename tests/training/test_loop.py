@@ -324,6 +324,19 @@ def test_precisions(precision):
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
+def test_layers_compute_in_lower_precision_and_views_come_as_they_are():
+    seen = []
+
+    class Spy(Objective):
+        def forward(self, *views):
+            product = views[0] @ views[0].T
+            seen.append((views[0].dtype, product.dtype))
+            return super().forward(*views)
+
+    make_trainer(precision="bf16-mixed").run(make_phase(Spy(), epochs=1))
+    assert set(seen) == {(torch.float32, torch.bfloat16)}
+
+
 # Skipped batches -------------------------------------------------------------------------------
 
 
