@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two processes with one thread each: threads inside small operations only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all gallery doc lint clean
 
 demo: .venv/installed-examples
 	@echo "== Clustering scikit-learn's digits: features, images, and a long-tailed version =="
@@ -18,6 +18,15 @@ test: .venv/installed-test lint
 test-all: .venv/installed-test
 	@echo "== Running all tests, the long ones too =="
 	$(PYTEST) -m "slow or not slow"
+
+gallery: .venv/installed-test
+	@echo "== Running the examples of the gallery =="
+	$(PYTEST) -m gallery
+
+doc: .venv/installed-doc
+	@echo "== Building the documentation, the examples included =="
+	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -W --keep-going -b html doc doc/_build/html
+	@echo "== Open doc/_build/html/index.html =="
 
 lint: .venv/installed-test
 	@echo "== Checking style, layers and types =="
@@ -38,4 +47,5 @@ lint: .venv/installed-test
 	$(PYTHON) -m venv .venv
 
 clean:
+	rm -rf doc/_build doc/auto_examples doc/generated doc/api.rst doc/sg_execution_times.rst
 	rm -rf .venv output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

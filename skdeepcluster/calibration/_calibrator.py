@@ -50,7 +50,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         Labels of the training samples.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, if X had string names for all.
 
     See Also

@@ -61,6 +61,32 @@ class ResidentSource:
         return self.data.index_select(0, index.to(self.device))
 
 
+class SelectedSource:
+    """Some rows of another source.
+
+    Parameters
+    ----------
+    source : Source
+        The other source.
+    selected : Tensor of shape (n_rows,), int64
+        Which of its rows, in which order.
+    """
+
+    def __init__(self, source: Source, selected: Tensor) -> None:
+        self.source = source
+        self.selected = selected.cpu()
+        self.sample_shape = source.sample_shape
+        self.device = source.device
+
+    def __len__(self) -> int:
+        """Return the number of selected rows."""
+        return len(self.selected)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return selected rows by number."""
+        return self.source.rows(self.selected[index.cpu()])
+
+
 class ArraySource:
     """Rows of a numpy array or memory map, converted and moved batch by batch.
 
@@ -170,6 +196,9 @@ def open_array(
 ) -> Source:
     """Choose how to deliver the rows of an array: resident on the device when it fits.
 
+    A memory map stays on disk where training is on the CPU: whoever passes one does not want a copy
+    of it in memory, and the system keeps what is read often.
+
     Parameters
     ----------
     array : ndarray of shape (n_samples, ...)
@@ -181,10 +210,11 @@ def open_array(
     """
     source = ArraySource(array, device, channels_last)
     n_bytes = array.size * stored_dtype(array).itemsize
-    if n_bytes > RESIDENT_SHARE * free_memory(device):
+    if _torch_can_share(array) and not channels_last and device.type == "cpu":
+        return ResidentSource(torch.from_numpy(array))
+    too_large = n_bytes > RESIDENT_SHARE * free_memory(device)
+    if too_large or (device.type == "cpu" and _is_memory_map(array)):
         return source
-    if _torch_can_share(array) and not channels_last:
-        return ResidentSource(torch.from_numpy(array).to(device))
     # Converted in parts, because the copies on the way take memory that nobody has counted.
     dtype = torch.from_numpy(np.empty(0, stored_dtype(array))).dtype
     data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)
@@ -203,6 +233,15 @@ def move(batch: Tensor, device: torch.device) -> Tensor:
 def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:
     """Return uint8 for uint8 arrays (images), float32 for all others."""
     return np.dtype(np.uint8 if array.dtype == np.uint8 and array.ndim > 2 else np.float32)
+
+
+def _is_memory_map(array: Any) -> bool:
+    """Whether the memory of an array is a file, however many views lie between."""
+    while array is not None:
+        if isinstance(array, np.memmap):
+            return True
+        array = getattr(array, "base", None)
+    return False
 
 
 def _torch_can_share(array: np.ndarray[Any, Any]) -> bool:

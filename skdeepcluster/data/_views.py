@@ -81,6 +81,11 @@ class AugmentedViews:
         return len(self.source)
 
     @property
+    def rows(self) -> Tensor:
+        """The rows of the source that there are views of: all."""
+        return torch.arange(len(self.source))
+
+    @property
     def resident(self) -> bool:
         """Whether the samples lie on the device, so that nobody has to wait for them."""
         return isinstance(self.source, ResidentSource)

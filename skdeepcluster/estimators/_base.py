@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
-from skdeepcluster.data import Source
+from skdeepcluster.data import SelectedSource, Source
 from skdeepcluster.estimators._building import (
     MakeProjector,
     PairedViews,
@@ -24,7 +24,7 @@ from skdeepcluster.estimators._building import (
     load_earlier,
 )
 from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._inference import embed_and_label, infer, prepared_rows, vote
+from skdeepcluster.estimators._inference import embed_and_label, prepared_rows, vote
 from skdeepcluster.estimators._prediction import PredictingEstimator
 from skdeepcluster.estimators._pretraining import Pretrainer
 from skdeepcluster.estimators._report import CallbackReport
@@ -249,10 +249,10 @@ class DeepClusterer(PredictingEstimator):
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
 
-    def _embed(self, objective: Any, source: Source) -> Tensor:
-        """Return the embedding of all samples, on the device."""
-        batches = infer(objective.model, source)
-        return torch.cat([batch.embedding for batch in batches]).to(source.device)
+    def _embed(self, objective: Any, source: Source, rows: Tensor) -> Tensor:
+        """Return the embedding of some samples, on the device."""
+        embedding, _ = embed_and_label(objective.model, SelectedSource(source, rows))
+        return embedding.to(source.device)
 
     def _warn_about_sizes(self) -> None:
         sizes = self.cluster_sizes_

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skdeepcluster.calibration import ConfidenceHead
-from skdeepcluster.data import IndexedViews, NeighborViews, Source
+from skdeepcluster.data import IndexedViews, Source
 from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._building import (
     GRAPH_ROWS,
@@ -164,11 +164,11 @@ class StableClusterDiscrimination(DeepClusterer):
         of clusters that have samples. No labels are needed for it.
     selected_stage_ : {"clustering", "refinement"}
         The stage whose result was kept.
-    cluster_sizes_ : ndarray of shape (n_clusters_,), int64
+    cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
-    cluster_centers_ : ndarray of shape (n_clusters_, n_embedding_dimensions)
+    cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
         Mean embedding of each cluster.
-    class_weights_ : ndarray of shape (n_clusters_,)
+    class_weights_ : ndarray of shape (`n_clusters_`,)
         As MiniClustering's: number of clusters of the finest head over how many of them a cluster
         occupies, small for large classes.
     history_ : list of dict
@@ -182,7 +182,7 @@ class StableClusterDiscrimination(DeepClusterer):
         Where the fit ran.
     n_features_in_ : int
         Numbers per sample.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, if X had string names for all.
     image_shape_ : tuple of int
         Channels, height and width of an image; for images only.
@@ -411,7 +411,7 @@ class StableClusterDiscrimination(DeepClusterer):
         if init == "random":
             return
         generator = trainer.generator("partitions")
-        embedding = self._embed(objective, source)
+        embedding = self._embed(objective, source, views.rows)
         fine = [
             kmeans(
                 embedding, head.n_clusters, generator=generator, n_init=1, max_iter=FINE_ITERATIONS
@@ -425,9 +425,8 @@ class StableClusterDiscrimination(DeepClusterer):
             )
             partitions += candidates.values()
         partitions += [run.labels for run in fine]
-        rows = views.rows if isinstance(views, NeighborViews) else torch.arange(len(source))
         for head, labels in zip(objective.heads, partitions, strict=True):
-            head.start_from(embedding[rows], labels[rows])
+            head.start_from(embedding, labels)
 
     def _train(
         self,
@@ -511,13 +510,11 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _judge(self, objective: DiscriminationObjective, source: Source) -> list[Judgement]:
         """Return how well each head to choose from separates the samples."""
-        embedding = self._embed(objective, source)
         rows = judged_rows(len(source))
-        if self._takes_images():  # pixels are no measure
-            X = embedding[rows.to(embedding.device)]
-        else:
-            X = prepared_rows(objective.model, source, rows)
-        return judge_heads(objective.candidates, embedding, X, rows)
+        embedding = self._embed(objective, source, rows)
+        images = self._takes_images()  # pixels are no measure
+        X = embedding if images else prepared_rows(objective.model, source, rows)
+        return judge_heads(objective.candidates, embedding, X)
 
     def _answers(self, objective: DiscriminationObjective, source: Source) -> Iterator[None]:
         """Yield for the best head of each number of clusters, the best of all first."""

@@ -103,9 +103,14 @@ def vote(
 
 def embed_and_label(model: ClusterModel, source: Source) -> tuple[Tensor, Tensor]:
     """Return the embedding and the most likely cluster of every sample."""
-    batches = list(infer(model, source))
-    embedding = torch.cat([batch.embedding for batch in batches])
-    return embedding, torch.cat([batch.labels for batch in batches])
+    n = len(source)
+    # Filled in place: the batches and their concatenation together would take twice the memory.
+    embedding = torch.empty(n, model.embedding.embedding_dim)
+    labels = torch.empty(n, dtype=torch.long)
+    for start, batch in zip(range(0, n, INFERENCE_BATCH), infer(model, source), strict=True):
+        rows = slice(start, start + INFERENCE_BATCH)
+        embedding[rows], labels[rows] = batch.embedding, batch.labels
+    return embedding, labels
 
 
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

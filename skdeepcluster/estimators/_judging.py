@@ -28,7 +28,7 @@ def judged_rows(n_samples: int) -> Tensor:
 
 @torch.no_grad()
 def judge_heads(
-    heads: Sequence[DiscriminationHead], embedding: Tensor, X: Tensor, rows: Tensor
+    heads: Sequence[DiscriminationHead], embedding: Tensor, X: Tensor
 ) -> list[Judgement]:
     """Return how well the clusters of each head are separated.
 
@@ -36,18 +36,16 @@ def judge_heads(
     ----------
     heads : sequence of DiscriminationHead
     embedding : Tensor of shape (n_samples, embedding_dim)
-        Of all samples: a cluster is alive if one of them is in it.
-    X : Tensor of shape (n_rows, n_features)
-        Where separation is measured.
-    rows : Tensor of shape (n_rows,), int64
-        The samples of X.
+        Of the samples to judge by: a cluster is alive if one of them is in it.
+    X : Tensor of shape (n_samples, n_features)
+        The same samples, where separation is measured.
     """
     judgements = []
     for head in heads:
         k = head.n_clusters
         labels = head.head(embedding).argmax(dim=1)
         n_alive = len(labels.unique())
-        silhouette = centroid_silhouette(X, labels[rows.to(labels.device)], k)
+        silhouette = centroid_silhouette(X, labels, k)
         judgements.append(Judgement(silhouette * n_alive / k, n_alive))
     return judgements
 

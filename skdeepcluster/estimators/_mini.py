@@ -64,7 +64,7 @@ class MiniClustering(TwoStageClusterer):
     marginal_weight : float or "auto", default="auto"
         Weight of a term that keeps the cluster sizes near those of the start; 0 turns it off. It is
         not in the paper. "auto" is 1 for feature arrays, where many clusters are lost without it
-        (doc/mini_clustering.md), and 0 for images.
+        (doc/methods/mini_clustering.md), and 0 for images.
     reweight : bool, default=True
         Whether the class weights act on the target head's self-training.
     fine_tune : bool or "auto", default="auto"
@@ -141,7 +141,7 @@ class MiniClustering(TwoStageClusterer):
         Where the fit ran.
     n_features_in_ : int
         Numbers per sample.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, if X had string names for all.
     image_shape_ : tuple of int
         Channels, height and width of an image; for images only.

@@ -81,7 +81,7 @@ class SimCLR(Pretrainer):
         Where the fit ran.
     n_features_in_ : int
         Numbers per sample.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, if X had string names for all.
     image_shape_ : tuple of int
         Channels, height and width of an image; for images only.

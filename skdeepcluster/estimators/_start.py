@@ -32,6 +32,7 @@ def candidate_partitions(
     Parameters
     ----------
     embedding : Tensor of shape (n_samples, embedding_dim)
+        Of the samples that there are views of.
     mini : KMeansResult
         The mini-clusters of the embedding.
     views : PairedViews
@@ -48,8 +49,8 @@ def candidate_partitions(
         run = kmeans(embedding, n_clusters, generator=generator, n_init=n_init)
         candidates["kmeans"] = run.labels
     if init != "kmeans":
-        graph = (views.neighbors, views.rows) if isinstance(views, NeighborViews) else ()
-        candidates |= merged_partitions(mini, n_clusters, *graph)
+        neighbors = views.neighbors if isinstance(views, NeighborViews) else None
+        candidates |= merged_partitions(mini, n_clusters, neighbors)
     return candidates
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
+from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, SelectedSource, Source
 from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._building import PairedViews, Recipe, n_fine_clusters
 from skdeepcluster.estimators._report import CallbackReport
@@ -57,9 +57,9 @@ class TwoStageClusterer(DeepClusterer):
         trainer: Trainer,
         report: CallbackReport,
     ) -> None:
-        """Start the heads from partitions of the embedding."""
+        """Start the heads from partitions of the embedding of the samples that are trained on."""
         generator = trainer.generator("partitions")
-        embedding = self._embed(objective, source)
+        embedding = self._embed(objective, source, views.rows)
         mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
         labels = None
         if self.init != "random":
@@ -67,10 +67,8 @@ class TwoStageClusterer(DeepClusterer):
         objective.start(embedding, labels, mini.labels, generator)
         if labels is not None and "start" in self._own_phases():
             if isinstance(views, NeighborViews):
-                nodes = views.rows.to(labels.device)
                 neighbors = views.neighbors.to(labels.device)
-                labels = propagate_labels(labels[nodes], neighbors, self.n_clusters)
-                embedding = embedding[nodes]
+                labels = propagate_labels(labels, neighbors, self.n_clusters)
             fit_head(objective.model.head, embedding, labels, self._head_fit, trainer, report)
 
     def _partition(
@@ -85,7 +83,8 @@ class TwoStageClusterer(DeepClusterer):
         """Return the partition that ``init`` asks for."""
         init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
         candidates = candidate_partitions(embedding, mini, views, self.n_clusters, init, generator)
-        return candidates[choose_partition(candidates, source, model, self.n_clusters)]
+        trained = SelectedSource(source, views.rows)
+        return candidates[choose_partition(candidates, trained, model, self.n_clusters)]
 
     def _train(
         self,
@@ -128,6 +127,7 @@ class TwoStageClusterer(DeepClusterer):
     ) -> PairedViews | EmbeddedViews:
         """Return views that are embeddings already; of feature arrays each sample's only once."""
         if isinstance(views, NeighborViews):
-            embedding = ResidentSource(self._embed(objective, source))
-            return NeighborViews(embedding, nn.Identity(), views.neighbors, views.rows)
+            embedding = ResidentSource(self._embed(objective, source, views.rows))
+            nodes = torch.arange(len(views))
+            return NeighborViews(embedding, nn.Identity(), views.neighbors, nodes)
         return EmbeddedViews(views, objective.model.embedding)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import assert_all_finite, check_array, validate_data
 from torch import Tensor
 
 from skdeepcluster.data import (
@@ -33,6 +33,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 NUMERIC_TYPES = [np.float32, np.float64, np.float16, np.uint8]
 # A second axis of one of these sizes is channels; so is the last one if the second is not.
 CHANNEL_COUNTS = (1, 3, 4)
+# Rows whose values are checked at a time.
+CHECKED_ROWS = 2**12
 
 
 def validates_parameters(method: Method) -> Method:
@@ -89,9 +91,9 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
         return _open_images(estimator, X, device, reset)
     X = validate_data(
         estimator, X, dtype=NUMERIC_TYPES, order="C", ensure_min_samples=2 if reset else 1,
-        reset=reset,
+        ensure_all_finite=False, reset=reset,
     )  # fmt: skip
-    _check_range(X)
+    _check_values(estimator, X)
     _record_shape(estimator, X.shape[1:], reset)
     return open_array(X, device)
 
@@ -150,23 +152,30 @@ def _open_files(
 def _open_images(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
     X = check_array(
         X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
-        estimator=estimator, input_name="X",
+        ensure_all_finite=False, estimator=estimator, input_name="X",
     )  # fmt: skip
-    _check_range(X)
+    _check_values(estimator, X)
     last = _channels_last(X.shape)
     shape = (X.shape[3], X.shape[1], X.shape[2]) if last else X.shape[1:]
     _record_shape(estimator, shape, reset)
     return open_array(X, device, channels_last=last)
 
 
-def _check_range(X: np.ndarray[Any, Any]) -> None:
-    """Refuse numbers that networks in single precision would take for infinite."""
+def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
+    """Refuse what is not finite, in single precision too, in which networks compute.
+
+    A part at a time: for some types scikit-learn's own check takes as much memory as they do.
+    """
     limit = np.finfo(np.float32).max
-    if X.dtype == np.float64 and max(X.max(), -X.min()) > limit:
-        raise ValueError(
-            "Input X contains a value too large for dtype('float32'), in which networks compute. "
-            "Rescale X."
-        )
+    name = type(estimator).__name__
+    for start in range(0, len(X), CHECKED_ROWS):
+        part = X[start : start + CHECKED_ROWS]
+        assert_all_finite(part, estimator_name=name, input_name="X")
+        if part.dtype == np.float64 and max(part.max(), -part.min()) > limit:
+            raise ValueError(
+                "Input X contains a value too large for dtype('float32'), in which networks "
+                "compute. Rescale X."
+            )
 
 
 def _record_shape(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool) -> None:

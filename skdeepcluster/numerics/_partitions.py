@@ -16,7 +16,6 @@ def merged_partitions(
     mini: KMeansResult,
     n_clusters: int,
     neighbors: Tensor | None = None,
-    rows: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Merge mini-clusters by average linkage, of their centres and of the neighbours they share.
 
@@ -26,10 +25,8 @@ def merged_partitions(
         Mini-clusters of the data.
     n_clusters : int
         How many clusters to leave.
-    neighbors : Tensor of shape (n_nodes, n_neighbors), int64, optional
-        Graph of nearest neighbours; without it only centres are compared.
-    rows : Tensor of shape (n_nodes,), int64, optional
-        The sample behind each node, if the graph does not hold them all in order.
+    neighbors : Tensor of shape (n_samples, n_neighbors), int64, optional
+        Nearest neighbours of each sample; without them only centres are compared.
 
     Returns
     -------
@@ -39,14 +36,12 @@ def merged_partitions(
     n_mini = len(mini.centers)
     labels = mini.labels.cpu()
     sizes = torch.bincount(labels, minlength=n_mini)
-    affinities = {"centers": (cosine_affinity(mini.centers, sizes.to(mini.centers.device)), sizes)}
+    affinities = {"centers": cosine_affinity(mini.centers, sizes.to(mini.centers.device))}
     if neighbors is not None:
-        nodes = labels if rows is None else labels[rows.cpu()]
-        edges = neighbor_affinity(neighbors.cpu(), nodes, n_mini)
-        affinities["neighbors"] = (edges, torch.bincount(nodes, minlength=n_mini))
+        affinities["neighbors"] = neighbor_affinity(neighbors.cpu(), labels, n_mini)
     return {
-        name: average_linkage(affinity, size, n_clusters).to(mini.labels)[mini.labels]
-        for name, (affinity, size) in affinities.items()
+        name: average_linkage(affinity, sizes, n_clusters).to(mini.labels)[mini.labels]
+        for name, affinity in affinities.items()
     }
 
 

@@ -10,6 +10,7 @@ from skdeepcluster.data import (
     ArraySource,
     DatasetSource,
     ResidentSource,
+    SelectedSource,
     _sources,
     free_memory,
     moments,
@@ -126,7 +127,7 @@ def test_a_map_is_read_in_the_order_on_disk():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "n_bytes"), [(np.float32, 12 * 7 * 4), (np.float64, 12 * 7 * 4), (np.uint8, 336)]
+    ("dtype", "n_bytes"), [(np.float16, 12 * 7 * 4), (np.float64, 12 * 7 * 4), (np.uint8, 336)]
 )
 def test_resident_when_it_takes_half_of_the_free_memory_at_most(monkeypatch, dtype, n_bytes):
     monkeypatch.setattr(_sources, "free_memory", lambda device: 2 * n_bytes)
@@ -137,14 +138,39 @@ def test_resident_when_it_takes_half_of_the_free_memory_at_most(monkeypatch, dty
 
 def test_images_stored_in_bytes_count_as_bytes(monkeypatch):
     monkeypatch.setattr(_sources, "free_memory", lambda device: 2 * 12 * 60)
-    assert isinstance(open_array(images(np.uint8), CPU), ResidentSource)
-    assert isinstance(open_array(images(np.float32), CPU), ArraySource)
+    as_bytes = np.asfortranarray(images(np.uint8))[:, :, ::-1]  # torch cannot share this
+    assert isinstance(open_array(as_bytes, CPU), ResidentSource)
+    assert isinstance(open_array(images(np.float16), CPU), ArraySource)
 
 
-def test_a_single_precision_array_is_not_copied():
+def test_a_single_precision_array_is_not_copied_however_large(monkeypatch):
+    monkeypatch.setattr(_sources, "free_memory", lambda device: 0)
     array = vectors()
     source = open_array(array, CPU)
     assert source.data.data_ptr() == array.ctypes.data
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
+@pytest.mark.parametrize("view", [lambda a: a, np.asarray, lambda a: a[2:][:9], np.atleast_2d])
+def test_a_memory_map_stays_on_disk(tmp_path, dtype, view):
+    np.save(tmp_path / "array.npy", vectors(dtype))
+    source = open_array(view(np.load(tmp_path / "array.npy", mmap_mode="r")), CPU)
+    assert isinstance(source, ArraySource)
+    writable = np.load(tmp_path / "array.npy", mmap_mode="r+")
+    source = open_array(view(writable), CPU)
+    if dtype == np.float32:  # torch reads the file itself
+        assert source.data.data_ptr() == view(writable).ctypes.data
+    else:
+        assert isinstance(source, ArraySource)
+
+
+def test_selected_rows_of_another_source():
+    source = ArraySource(vectors(), CPU)
+    some = SelectedSource(source, torch.tensor([7, 3, 9]))
+    assert len(some) == 3
+    assert some.sample_shape == source.sample_shape
+    assert some.device == source.device
+    assert torch.equal(some.rows(torch.tensor([2, 0])), source.rows(torch.tensor([9, 7])))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,118 @@
+"""Build the documentation: ``make doc``. Needs no network."""
+
+import os
+import re
+import sys
+import warnings
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from sphinx_gallery.sorting import ExplicitOrder
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from api_reference import as_restructured_text  # noqa: E402  # beside this file
+
+matplotlib.use("Agg")
+# What an example warns about is shown to nobody; it shall not happen.
+warnings.simplefilter("error", FutureWarning)
+
+project = "skdeepcluster"
+author = "The skdeepcluster developers"
+copyright = f"2026, {author}"
+version = release = installed_version(project)
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+if os.environ.get("DOC_INTERSPHINX"):  # links to other projects, where there is a network
+    extensions.append("sphinx.ext.intersphinx")
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", None),
+    "numpy": ("https://numpy.org/doc/stable", None),
+    "sklearn": ("https://scikit-learn.org/stable", None),
+    "torch": ("https://docs.pytorch.org/docs/stable", None),
+}
+
+exclude_patterns = ["_build", "**.ipynb"]
+templates_path = ["_templates"]
+root_doc = "index"
+default_role = "literal"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc shows them
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+toc_object_entries_show_parents = "hide"
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options: dict[str, Any] = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {"start": [], "costs": [], "changelog": [], "adding_a_method": []}
+
+EXAMPLES = [
+    "plot_digits.py",
+    "plot_compare_methods.py",
+    "plot_long_tails.py",
+    "plot_confidence.py",
+    "plot_number_of_clusters.py",
+    "plot_embeddings_pipeline.py",
+    "plot_images_byol.py",
+    "plot_image_folder.py",
+    "plot_callbacks.py",
+    "plot_memmap.py",
+]
+sphinx_gallery_conf = {
+    "examples_dirs": str(HERE.parent / "examples"),
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": os.environ.get("GALLERY", "/plot_"),
+    "ignore_pattern": r"demo_|__init__",
+    "within_subsection_order": ExplicitOrder(EXAMPLES),
+    "doc_module": (project,),
+    "backreferences_dir": "generated/backreferences",
+    "reference_url": {project: None},
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "min_reported_time": 0,
+    "show_memory": False,
+    "show_signature": False,
+    "matplotlib_animations": False,
+    "remove_config_comments": True,
+    "image_scrapers": ("matplotlib",),
+}
+
+(HERE / "api.rst").write_text(as_restructured_text())
+
+
+def unlink_inherited(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Take references to scikit-learn's own pages out of methods that come from there."""
+    if getattr(obj, "__module__", "").startswith("sklearn"):
+        lines[:] = [re.sub(r":ref:`([^<`]*?)\s*(<[^>`]*>)?`", r"\1", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Connect what is ours."""
+    app.connect("autodoc-process-docstring", unlink_inherited, priority=1)

@@ -1,0 +1,64 @@
+"""The documentation names what there is, and every example of the gallery runs."""
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+DOC = Path(__file__).parents[1] / "doc"
+EXAMPLES = sorted((DOC.parent / "examples").glob("plot_*.py"))
+PUBLIC = ["", "calibration", "callbacks", "datasets", "display", "exceptions", "metrics"]
+PUBLIC.append("pretraining")
+# Exported for other rooms of the package, or too small for a page.
+BESIDE = {
+    "skdeepcluster.__version__",
+    "skdeepcluster.calibration.MOST_ROWS",
+    "skdeepcluster.calibration.ConfidenceHead",
+    "skdeepcluster.calibration.collect_votes",
+    "skdeepcluster.calibration.confident_in",
+    "skdeepcluster.calibration.fit_confidence",
+    "skdeepcluster.calibration.n_epochs",
+    "skdeepcluster.calibration.vote_loss",
+    "skdeepcluster.datasets.IMAGE_EXTENSIONS",
+}
+
+
+def test_the_reference_has_every_public_name():
+    reference = runpy.run_path(str(DOC / "api_reference.py"))["API_REFERENCE"]
+    documented = [
+        f"{module}.{name}"
+        for modules in reference.values()
+        for module, names in modules
+        for name in names
+    ]
+    exported = set()
+    for name in PUBLIC:
+        module = importlib.import_module(f"skdeepcluster.{name}".rstrip("."))
+        exported |= {f"{module.__name__}.{public}" for public in module.__all__}
+    assert len(documented) == len(set(documented))
+    assert set(documented) == exported - BESIDE
+    assert exported >= BESIDE
+
+
+def test_the_gallery_shows_every_example():
+    settings = (DOC / "conf.py").read_text()
+    assert EXAMPLES
+    for example in EXAMPLES:
+        assert f'"{example.name}"' in settings
+
+
+@pytest.mark.gallery
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_runs(example, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # an example leaves nothing behind in the project
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    plt.close("all")
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+        assert plt.get_fignums()
+    finally:
+        plt.close("all")
+    assert list(tmp_path.iterdir()) == []
