@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -26,6 +28,7 @@ from skdeepcluster.estimators._validation import (
     integer,
     one_of,
     open_source,
+    output_array,
     real,
     validates_parameters,
 )
@@ -227,8 +230,9 @@ class DeepEstimator(
         """Return the default for the kind of data that fit was given."""
         return images if self._takes_images() else features
 
-    def _infer(self, X: Any, summarize: Callable[[Predictions], NDArray[Any]]) -> NDArray[Any]:
-        """Apply a function to predictions batch by batch, and join the results."""
+    @contextmanager
+    def _predictions(self, X: Any) -> Iterator[tuple[int, Iterator[Predictions]]]:
+        """Give the number of samples, and what the networks say about them, batch by batch."""
         check_is_fitted(self)
         try:
             device = choose_device(self.device)
@@ -236,8 +240,24 @@ class DeepEstimator(
             device = torch.device("cpu")
         source = open_source(self, X, device, reset=False)
         with intra_op_threads(self._n_threads(device)):
-            batches = infer(self._model, source, self._second_opinion())
-            return np.concatenate([summarize(batch) for batch in batches])
+            yield len(source), infer(self._model, source, self._second_opinion())
+
+    def _infer(
+        self,
+        X: Any,
+        summarize: Callable[[Predictions], NDArray[Any]],
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Return what a function makes of the predictions for each sample, written into ``out``."""
+        with self._predictions(X) as (n_samples, batches):
+            parts = map(summarize, batches)
+            first = next(parts)  # there is always a sample
+            results = output_array(out, (n_samples, *first.shape[1:]), first.dtype)
+            start = 0
+            for part in itertools.chain([first], parts):
+                results[start : start + len(part)] = part
+                start += len(part)
+        return results
 
     def _second_opinion(self) -> nn.Module | None:
         """Return what judges the labels, if anything does: maps descriptions to logits."""

@@ -26,7 +26,9 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
     _objective: Any
     _confidence: ConfidenceHead | None
 
-    def predict(self, X: Any, *, reject_below: float | None = None) -> NDArray[np.int64]:
+    def predict(
+        self, X: Any, *, reject_below: float | None = None, out: NDArray[Any] | None = None
+    ) -> NDArray[np.int64]:
         """Return the most likely cluster of each sample.
 
         Parameters
@@ -36,6 +38,8 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
         reject_below : float, optional
             Samples whose largest probability is lower get the label -1 instead of a cluster. With
             ``verbose`` their share is printed. None rejects nothing.
+        out : ndarray of shape (n_samples,), optional
+            Where to write the labels, for example a memory map; it is returned.
 
         Returns
         -------
@@ -45,10 +49,10 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
         Raises
         ------
         ValueError
-            If ``reject_below`` is not between 0 and 1.
+            If ``reject_below`` is not between 0 and 1, or ``out`` does not suit the labels.
         """
         if reject_below is None:
-            return self._infer(X, lambda batch: batch.labels.numpy())
+            return self._infer(X, lambda batch: batch.labels.numpy(), out)
         if not 0 <= reject_below <= 1:
             raise ValueError(
                 f"reject_below={reject_below} is no probability. Use None or a number from 0 to 1."
@@ -58,13 +62,13 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
             confident = batch.probabilities.max(dim=1).values >= reject_below
             return torch.where(confident, batch.labels, -1).numpy()
 
-        labels = self._infer(X, label_or_reject)
+        labels = self._infer(X, label_or_reject, out)
         if self.verbose > 0:
             rejected = np.mean(labels == -1)
             print(f"{rejected:.1%} of {len(labels)} samples were rejected (below {reject_below})")
         return labels
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any, *, out: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Return the probability of each cluster for each sample.
 
         With ``calibrate=True`` they are calibrated: of the samples with a probability of .8 about
@@ -74,13 +78,21 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
         ----------
         X : array-like or other source of samples
             See :meth:`fit`; samples of the shape seen there.
+        out : ndarray of shape (n_samples, n_clusters), optional
+            Where to write the probabilities, for example a memory map; it is returned. A narrower
+            type than float64 rounds them, and can make ties of the largest.
 
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_clusters)
             Rows sum to one, and their largest entry is the cluster that :meth:`predict` returns.
+
+        Raises
+        ------
+        ValueError
+            If ``out`` does not suit the probabilities.
         """
-        return self._infer(X, lambda batch: batch.probabilities.numpy())
+        return self._infer(X, lambda batch: batch.probabilities.numpy(), out)
 
     def predict_top(self, X: Any, k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the k most likely clusters of each sample, and their probabilities.
@@ -129,14 +141,13 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
         score : float
             Between 0 and ``log(n_clusters)``; higher is better.
         """
-
-        def summarize(batch: Predictions) -> NDArray[np.float64]:
-            probabilities = batch.probabilities.numpy()
-            conditional = entropy(probabilities).sum()
-            return np.append(probabilities.sum(axis=0), [conditional, len(probabilities)])[None]
-
-        *sizes, conditional, n = self._infer(X, summarize).sum(axis=0)
-        return float(entropy(np.array(sizes) / n) - conditional / n)
+        sizes, conditional = np.zeros(1), 0.0
+        with self._predictions(X) as (n_samples, batches):
+            for batch in batches:
+                probabilities = batch.probabilities.numpy()
+                sizes = sizes + probabilities.sum(axis=0)
+                conditional += float(entropy(probabilities).sum())
+        return float(entropy(sizes / n_samples) - conditional / n_samples)
 
     @property
     def _model(self) -> ClusterModel:

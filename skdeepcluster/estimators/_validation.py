@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import assert_all_finite, check_array, validate_data
@@ -96,6 +97,22 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
     _check_values(estimator, X)
     _record_shape(estimator, X.shape[1:], reset)
     return open_array(X, device)
+
+
+def output_array(
+    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the array to write results into: the user's if it suits them, or a new one."""
+    if out is None:
+        return np.empty(shape, dtype)
+    found = getattr(out, "shape", None), getattr(out, "dtype", None)
+    suits = isinstance(out, np.ndarray) and out.shape == shape
+    if not suits or not np.can_cast(dtype, out.dtype, "same_kind"):
+        raise ValueError(
+            f"out has to be an array of shape {shape} that takes {dtype}, got a "
+            f"{type(out).__name__} of shape {found[0]} and type {found[1]}."
+        )
+    return out
 
 
 def _fitted_image_size(estimator: DeepEstimator) -> int:

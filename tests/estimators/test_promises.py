@@ -432,6 +432,30 @@ def test_data_that_do_not_fit_are_streamed_with_the_same_result(estimator, monke
     np.testing.assert_array_equal(estimator.predict(wide), labels)
 
 
+def test_results_are_written_where_the_user_says(method, tmp_path):
+    model = method.fit(X)
+    probabilities, labels = model.predict_proba(X), model.predict(X)
+    place = np.lib.format.open_memmap(tmp_path / "p.npy", "w+", np.float64, (90, 3))
+    assert model.predict_proba(X, out=place) is place
+    np.testing.assert_array_equal(place, probabilities)
+    narrow = np.empty((90, 3), np.float16)
+    np.testing.assert_array_equal(model.predict_proba(X, out=narrow), probabilities.astype("f2"))
+    numbers = np.empty(90, np.int32)
+    assert model.predict(X, out=numbers) is numbers
+    np.testing.assert_array_equal(numbers, labels)
+    model.predict(X, reject_below=1.0, out=numbers)
+    assert (numbers == -1).sum() > 0
+
+
+@pytest.mark.parametrize(
+    "out", [np.empty((90, 4)), np.empty((89, 3)), np.empty((90, 3), int), np.empty(90), [0.0]]
+)
+def test_a_place_for_results_that_does_not_suit_is_refused(out):
+    model = MiniClustering(3, random_state=0, max_epochs=0, calibrate=False).fit(X)
+    with pytest.raises(ValueError, match=r"out has to be an array of shape \(90, 3\)"):
+        model.predict_proba(X, out=out)
+
+
 def test_rows_beyond_the_graph_of_neighbors_are_clustered_too(method, monkeypatch):
     for module in ("_building", "_discrimination"):
         monkeypatch.setattr(f"skdeepcluster.estimators.{module}.GRAPH_ROWS", 60)
