@@ -242,7 +242,7 @@ class DeepClusterer(PredictingEstimator):
         rows = torch.randperm(len(source), generator=generator)[:MOST_ROWS]
         views = [embedding[rows].to(source.device)]
         if not self._takes_images():
-            views = [prepared_rows(self._model, source, rows), *views]
+            views = [prepared_rows(self._model.prepare, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
         n_clusters = self._n_clusters()
         votes = vote(views, labels, n_clusters, generator)

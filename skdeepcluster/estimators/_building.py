@@ -17,6 +17,7 @@ from skdeepcluster.data import (
     moments,
     value_range,
 )
+from skdeepcluster.estimators._inference import prepared_rows
 from skdeepcluster.networks import (
     EmbeddingNetwork,
     Standardize,
@@ -170,6 +171,5 @@ def build_views(
         return AugmentedViews(source, prepare, contrastive_views(source.sample_shape[1:]))
     rows = torch.randperm(n, generator=generator)[:GRAPH_ROWS].sort().values
     n_neighbors = min(max(len(rows) // (4 * n_clusters), 3), 10)
-    features = torch.cat([prepare(source.rows(index)) for index in torch.split(rows, 4096)])
-    _, neighbors = nearest_neighbors(features, n_neighbors)
+    _, neighbors = nearest_neighbors(prepared_rows(prepare, source, rows), n_neighbors)
     return NeighborViews(source, prepare, neighbors, rows)

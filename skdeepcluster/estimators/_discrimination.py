@@ -513,7 +513,7 @@ class StableClusterDiscrimination(DeepClusterer):
         rows = judged_rows(len(source))
         embedding = self._embed(objective, source, rows)
         images = self._takes_images()  # pixels are no measure
-        X = embedding if images else prepared_rows(objective.model, source, rows)
+        X = embedding if images else prepared_rows(objective.model.prepare, source, rows)
         return judge_heads(objective.candidates, embedding, X)
 
     def _answers(self, objective: DiscriminationObjective, source: Source) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from skdeepcluster.networks import ClusterModel
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
 INFERENCE_BATCH = 512
+# Rows that are prepared at a time.
+PREPARED_ROWS = 2**12
 # With more clusters a voter costs more, and its errors average out over them.
 MOST_VOTERS = 16
 FEWEST_VOTERS = 8
@@ -73,10 +76,14 @@ def descriptions(prepared: Tensor, embedding: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def prepared_rows(model: ClusterModel, source: Source, rows: Tensor) -> Tensor:
+def prepared_rows(prepare: nn.Module, source: Source, rows: Tensor) -> Tensor:
     """Return samples as the encoder gets them, flat."""
-    parts = [model.prepare(source.rows(index)) for index in rows.tensor_split(16)]
-    return torch.cat(parts).flatten(1)
+    width = math.prod(source.sample_shape)
+    prepared = torch.empty(len(rows), width, device=source.device)
+    for start in range(0, len(rows), PREPARED_ROWS):
+        part = slice(start, start + PREPARED_ROWS)
+        prepared[part] = prepare(source.rows(rows[part])).flatten(1)
+    return prepared
 
 
 def vote(

@@ -65,7 +65,7 @@ def choose_partition(
         return next(iter(candidates))
     rows = judged_rows(len(source))
     judged = {name: labels[rows.to(labels.device)] for name, labels in candidates.items()}
-    return best_separated(judged, prepared_rows(model, source, rows), n_clusters)
+    return best_separated(judged, prepared_rows(model.prepare, source, rows), n_clusters)
 
 
 def fit_head(

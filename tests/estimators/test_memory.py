@@ -1,0 +1,70 @@
+"""Big arrays under a real limit of the process."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+N_ROWS, N_FEATURES = 250_000, 384
+# Less than the numbers take in single precision, 366 MiB. Most goes to the neighbours of 32,768
+# rows and to the embedding, 256 bytes for each row.
+LIMIT_MIB = 330
+
+
+@pytest.fixture
+def big_file(tmp_path):
+    """Return a file of float16 with four clusters."""
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(4, N_FEATURES)).astype(np.float32)
+    path = tmp_path / "X.npy"
+    mapped = np.lib.format.open_memmap(path, "w+", np.float16, (N_ROWS, N_FEATURES))
+    for start in range(0, N_ROWS, 5000):
+        which = generator.integers(4, size=5000)
+        noise = generator.standard_normal((5000, N_FEATURES), np.float32)
+        mapped[start : start + 5000] = centers[which] + noise
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+@pytest.mark.parametrize(
+    "model",
+    [
+        "MiniClustering",
+        pytest.param("CalibratedDeepClustering", marks=pytest.mark.slow),
+        pytest.param("StableClusterDiscrimination", marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_is_fitted_in_less_memory_than_its_numbers_take(big_file, model, tmp_path):
+    program = f"""
+        import resource
+        import numpy as np
+        import torch
+        from skdeepcluster import {model}
+        from sklearn.datasets import make_blobs
+
+        torch.set_num_threads(1)
+        model = {model}(4, random_state=0)
+        model.fit(make_blobs(100, centers=4, random_state=0)[0])  # all modules are imported now
+
+        X = np.load({str(big_file)!r}, mmap_mode="r")
+        own = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
+        limit = own + {LIMIT_MIB} * 2**20
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        try:
+            X.astype(np.float32)
+        except MemoryError:
+            print("limited")
+        labels = model.fit(X).labels_
+        out = np.lib.format.open_memmap("proba.npy", "w+", np.float16, ({N_ROWS}, 4))
+        model.predict_proba(X, out=out)
+        print((model.predict(X) == labels).all(), len(np.unique(labels)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["limited", "True", "4"], done.stderr
