@@ -138,7 +138,7 @@ class DatasetSource:
     Raises
     ------
     ValueError
-        If the items are not tensors or arrays of one common shape.
+        If the items are not tensors or arrays of one common shape, or one is not finite.
     """
 
     def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
@@ -173,6 +173,8 @@ class DatasetSource:
                     f"X is a Dataset; item {number} has shape {tuple(item.shape)}, but item 0 has "
                     f"{self.sample_shape}. All items need one shape: resize or pad them."
                 )
+            if item.is_floating_point() and not bool(item.isfinite().all()):
+                raise ValueError(f"X is a Dataset; item {number} contains NaN or infinity.")
         return move(torch.stack(items), self.device)
 
     def _item(self, number: int) -> Tensor:
