@@ -115,8 +115,7 @@ plt.show()
 # What to read next
 # -----------------
 #
-# * :class:`~skdeepcluster.MiniClustering` has all parameters, and the other estimators call them
-#   the same.
+# * :class:`~skdeepcluster.MiniClustering`: all parameters, most of which the others share.
 # * :ref:`sphx_glr_auto_examples_plot_confidence.py`: what the probabilities mean.
 # * :ref:`sphx_glr_auto_examples_plot_embeddings_pipeline.py`: embeddings, in a Pipeline.
 # * :ref:`sphx_glr_auto_examples_plot_number_of_clusters.py`, if you do not know that there are ten.

@@ -17,8 +17,9 @@ from skdeepcluster.numerics import centroid_silhouette, kmeans, nearest_neighbor
 class EmbeddingMonitor:
     """Score the embedding while it is learned, without labels unless they are passed to ``fit``.
 
-    Works with every estimator of this package that has ``transform``, pretraining and clusterers
-    alike; register it with ``set_callbacks``. It looks on and changes nothing.
+    Register it with ``set_callbacks`` of a pretraining or a clusterer; it looks on and changes
+    nothing. Of a clusterer it sees the clustering, not the pretraining before it: to watch that,
+    fit the pretraining alone and pass its ``backbone_``.
 
     Parameters
     ----------

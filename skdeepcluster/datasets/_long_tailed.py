@@ -77,7 +77,7 @@ def make_long_tailed(
     sizes = _long_tailed_sizes(len(classes), n_max, imbalance_ratio)
     if sizes[-1] == 0:
         raise ValueError(
-            f"imbalance_ratio={imbalance_ratio} would leave class {classes[-1]!r} without a "
+            f"imbalance_ratio={imbalance_ratio} would leave class {classes[-1]} without a "
             f"sample; the smallest class has {n_max}, so pass at most {n_max}."
         )
 

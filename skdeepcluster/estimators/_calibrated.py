@@ -262,11 +262,14 @@ class CalibratedDeepClustering(TwoStageClusterer):
         self.verbose = verbose
 
     def _make_objective(self, model: ClusterModel, n_samples: int) -> CalibratedObjective:
+        n_hidden = min(N_HIDDEN, n_samples)
+        if self._goes_on():
+            n_hidden = self._objective.clustering_head.hidden.out_features
         return CalibratedObjective(
             model,
             n_clusters=self.n_clusters,
             n_regions=self._count_parts("n_regions", n_samples),
-            n_hidden=min(N_HIDDEN, n_samples),
+            n_hidden=n_hidden,
             proportional=self.selection == "proportional",
             confidence_threshold=self.confidence_threshold,
             entropy_weight=self.entropy_weight,

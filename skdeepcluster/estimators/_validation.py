@@ -81,7 +81,7 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
         True in ``fit``.
     """
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-        raise ValueError("X has masked entries, which no network can take. Fill them, or drop rows.")
+        raise ValueError("X has masked entries, which networks cannot take. Fill or drop them.")
     if isinstance(X, Tensor):
         return _open_tensor(estimator, X, device, reset)
     if _are_paths(X):

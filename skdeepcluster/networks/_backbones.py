@@ -140,11 +140,15 @@ def _published_model(name: str, channels: int) -> nn.Module:
             folder = name.removeprefix("local-dir:")
             raise OSError(
                 f"backbone={folder!r} cannot be loaded; wanted: a folder with config.json and "
-                f"model.safetensors as timm.models.save_for_hf writes them. {error}"
+                "model.safetensors or pytorch_model.bin, as timm.models.save_for_hf writes them. "
+                f"{error}"
             ) from error
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        published = timm.get_pretrained_cfg(name)
+        try:
+            published = timm.get_pretrained_cfg(name)
+        except RuntimeError:  # no such tag
+            published = None
         if published is None or not published.has_weights:
             raise ValueError(
                 f"pretrained=True, but timm has no weights for backbone={name!r}; "

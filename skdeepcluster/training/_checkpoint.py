@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -30,16 +31,30 @@ class CheckpointFolder:
         self.fingerprint = fingerprint
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the state beside the newest checkpoint, flush it to disk, then rename."""
+        """Write the state beside the newest checkpoint, flush it to disk, then rename.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, for example to a full disk. Earlier checkpoints are left.
+        """
         temporary = self.folder / f"checkpoint.{os.getpid()}.tmp"
+        # Not straight to the file: torch hides what the system says of a failing write.
+        content = io.BytesIO()
+        torch.save({**state, "fingerprint": self.fingerprint}, content)
         try:
             with open(temporary, "wb") as file:
-                torch.save({**state, "fingerprint": self.fingerprint}, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             if self.newest.exists():
                 os.replace(self.newest, self.previous)
             os.replace(temporary, self.newest)
+        except OSError as error:
+            raise OSError(
+                f"The checkpoint could not be written to checkpoint_dir={str(self.folder)!r}: "
+                f"{error}. Make room and fit again: it goes on from the last one."
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -59,7 +74,9 @@ class CheckpointFolder:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # a torn file fails in the unpickler in many ways
                 warnings.warn(
-                    f"The checkpoint {str(path)!r} cannot be read and is passed over: {error}",
+                    # Not the error's own words, which advise to trust the file.
+                    f"The checkpoint {str(path)!r} cannot be read ({type(error).__name__}) and is "
+                    "passed over.",
                     RuntimeWarning,
                     stacklevel=2,
                 )

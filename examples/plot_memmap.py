@@ -1,0 +1,128 @@
+"""
+Fit from a memory map
+=====================
+
+An array of embeddings can be larger than what the computer has left. This example writes one to
+disk in parts, fits :class:`~skdeepcluster.MiniClustering` on the memory map, and watches how much
+memory that takes. Then it does what is quicker: fit on a sample, predict the rest.
+"""
+
+# %%
+# A large file
+# ------------
+#
+# The rows stand for sentence embeddings: 384 numbers each, stored as float16, from 20 clusters of
+# unequal size. They are written in parts, so that the whole is never in memory here. The true
+# clusters ``y`` are kept for judging alone.
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+
+n_samples, n_features, n_clusters = 300_000, 384, 20
+folder = tempfile.TemporaryDirectory()
+path = Path(folder.name) / "X.npy"
+mebibyte = 2**20
+
+rng = np.random.default_rng(0)
+directions = rng.normal(size=(16, n_features)).astype(np.float32)
+centers = 2 * rng.normal(size=(n_clusters, 16)).astype(np.float32)
+y = rng.choice(n_clusters, size=n_samples, p=rng.dirichlet(np.full(n_clusters, 3)))
+
+X = np.lib.format.open_memmap(path, "w+", np.float16, (n_samples, n_features))
+for part in np.array_split(np.arange(n_samples), 30):
+    topics = centers[y[part]] + rng.standard_normal((len(part), 16), dtype=np.float32)
+    noise = rng.standard_normal((len(part), n_features), dtype=np.float32)
+    X[part] = (topics @ directions + 2 * noise) / 10
+X.flush()
+del X
+
+file_size = path.stat().st_size / mebibyte
+print(f"the file: {file_size:.0f} MiB; as float32 in memory: {2 * file_size:.0f} MiB")
+
+# %%
+# The fit
+# -------
+#
+# All it takes is ``numpy.load(path, mmap_mode="r")``. The rest of this program watches: it runs in
+# a process of its own, so that nothing else is counted, and asks the system twenty times a second
+# how much memory the process has. On Linux that is the memory that belongs to it alone. Pages of
+# the file that the system keeps because there is room are left out: it takes them back when
+# something else needs the room. Where there is no such number, as on macOS, it is the peak so far,
+# and those pages are in it.
+
+program = """
+import json, sys, threading, time
+import numpy as np
+from skdeepcluster import MiniClustering
+
+def memory():
+    try:
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if "RssAnon" in line)
+    except (OSError, StopIteration):
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def watch():
+    while not finished.wait(0.05):
+        log.append((time.perf_counter(), memory()))
+
+path, n_clusters = sys.argv[1], int(sys.argv[2])
+X = np.load(path, mmap_mode="r")
+MiniClustering(2, random_state=0).fit(X[:50])  # what is loaded for any fit is not counted
+
+finished, log = threading.Event(), [(time.perf_counter(), memory())]
+watcher = threading.Thread(target=watch)
+watcher.start()
+model = MiniClustering(n_clusters, random_state=0).fit(X)
+finished.set()
+watcher.join()
+np.save(path + ".labels.npy", model.labels_)
+
+sample = np.random.default_rng(0).choice(len(X), 10_000, replace=False)
+started = time.perf_counter()
+labels = MiniClustering(n_clusters, random_state=0).fit(X[np.sort(sample)]).predict(X)
+np.save(path + ".sample.npy", labels)
+print(json.dumps({"log": log, "seconds of the sample": time.perf_counter() - started}))
+"""
+command = [sys.executable, "-c", program, str(path), str(n_clusters)]
+finished = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+measured = json.loads(finished.stdout)
+
+seconds, memory = np.array(measured["log"]).T
+seconds, memory = seconds - seconds[0], (memory - memory[0]) / mebibyte
+labels = np.load(f"{path}.labels.npy")
+print(f"{seconds[-1]:.0f} s, {memory.max():.0f} MiB more memory at the peak")
+print(f"adjusted Rand index: {adjusted_rand_score(y, labels):.2f}")
+
+# %%
+# A sample of the rows, and the rest predicted
+# --------------------------------------------
+#
+# The same program has then fitted 10,000 random rows and predicted all, which reads the file once.
+
+labels = np.load(f"{path}.sample.npy")
+print(f"{measured['seconds of the sample']:.0f} s")
+print(f"adjusted Rand index: {adjusted_rand_score(y, labels):.2f}")
+folder.cleanup()
+
+# %%
+# Where the memory goes
+# ---------------------
+#
+figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+axis.fill_between(seconds, memory, color="tab:blue", alpha=0.3)
+axis.plot(seconds, memory, color="tab:blue", label="taken by the fit")
+axis.axhline(file_size, color="tab:orange", label="the file")
+axis.axhline(2 * file_size, color="tab:orange", linestyle="--", label="the array as float32")
+axis.set(xlabel="seconds", ylabel="MiB", title="Memory of a fit from a memory map")
+axis.set(xlim=(0, seconds[-1]), ylim=(0, 2.2 * file_size))
+axis.legend(loc="upper left", bbox_to_anchor=(0, 0.9))
+plt.show()
