@@ -64,7 +64,7 @@ html_copy_source = False
 html_theme_options: dict[str, Any] = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
@@ -110,7 +110,8 @@ def unlink_inherited(
 ) -> None:
     """Take references to scikit-learn's own pages out of methods that come from there."""
     if getattr(obj, "__module__", "").startswith("sklearn"):
-        lines[:] = [re.sub(r":ref:`([^<`]*?)\s*(<[^>`]*>)?`", r"\1", line) for line in lines]
+        text = re.sub(r":(?:ref|term):`([^<`]*?)\s*(?:<[^>`]*>)?`", r"\1", "\n".join(lines))
+        lines[:] = text.split("\n")
 
 
 def setup(app: Any) -> None:

@@ -20,6 +20,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
@@ -27,7 +28,7 @@ from sklearn.metrics import adjusted_rand_score
 from skdeepcluster import MiniClustering
 from skdeepcluster.pretraining import BYOL, SimCLR
 
-n_images, n_patterns, side = 400, 5, 16
+n_images, n_patterns, side = 300, 5, 16
 rng = np.random.default_rng(0)
 y = rng.integers(n_patterns, size=n_images)
 rows, columns = np.mgrid[:side, :side]
@@ -61,14 +62,15 @@ print(f"KMeans on the pixels: ARI {adjusted_rand_score(y, kmeans.labels_):.2f}")
 # together. What the views change, the network learns to overlook: place, size and brightness, here.
 #
 # ``backbone`` is the name of a timm model; "test_byobnet" is one that timm's own tests use, tiny
-# enough for a CPU. The published ``hidden_dim`` of 4096 is for large networks. The default batch of
-# 256 would leave one step per epoch for 400 pictures, hence 64. ``max_epochs`` is what to raise: on
-# photographs to several hundred.
+# enough for a CPU, and too small for several threads to be of use. The published ``hidden_dim`` of
+# 4096 is for large networks. The default batch of 256 would leave one step per epoch for 300
+# pictures, hence 32. ``max_epochs`` is what to raise: on photographs to several hundred.
 
+torch.set_num_threads(1)
 model = MiniClustering(
     n_patterns,
     backbone="test_byobnet",
-    pretraining=BYOL(max_epochs=15, batch_size=64, hidden_dim=512),
+    pretraining=BYOL(max_epochs=12, batch_size=32, hidden_dim=512),
     random_state=0,
 )
 started = time.perf_counter()
@@ -85,7 +87,7 @@ print(f"{time.perf_counter() - started:.0f} s")
 # epochs.
 
 other = MiniClustering(n_patterns, backbone="test_byobnet", random_state=0)
-other.set_params(pretraining=SimCLR(), pretraining__max_epochs=10, pretraining__batch_size=64)
+other.set_params(pretraining=SimCLR(), pretraining__max_epochs=8, pretraining__batch_size=32)
 started = time.perf_counter()
 other.fit(X)
 print(f"SimCLR: ARI {adjusted_rand_score(y, other.labels_):.2f} in", end=" ")
@@ -102,12 +104,12 @@ plane = PCA(2).fit_transform(model.transform(X))
 plane /= np.abs(plane).max()
 figure, axis = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
 half = 0.03
-for image, (right, up) in zip(X[:250], plane, strict=False):
+for image, (right, up) in zip(X[:200], plane, strict=False):
     extent = right - half, right + half, up - half, up + half
     axis.imshow(image[0], cmap="gray_r", vmin=0, vmax=255, extent=extent)
 axis.set(xlim=(-1.1, 1.1), ylim=(plane[:, 1].min() - 0.1, plane[:, 1].max() + 0.1))
 axis.set(xticks=[], yticks=[], xlabel="first component", ylabel="second component")
-axis.set_title("250 pictures in the embedding")
+axis.set_title("200 pictures in the embedding")
 plt.show()
 
 # %%

@@ -76,7 +76,7 @@ def test_a_torn_file_is_passed_over(folder, kept):
     folder.save({"step": 2})
     whole = folder.newest.read_bytes()
     folder.newest.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
-    with pytest.warns(RuntimeWarning, match=r"checkpoint\.pt' passed over"):
+    with pytest.warns(RuntimeWarning, match=r"checkpoint\.pt' cannot be read"):
         assert folder.load()["step"] == 1
     folder.previous.write_bytes(b"")
     with pytest.warns(RuntimeWarning) as caught:
