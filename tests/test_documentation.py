@@ -1,14 +1,21 @@
 """The documentation names what there is, and every example of the gallery runs."""
 
+import contextlib
 import importlib
+import io
+import re
 import runpy
 import sys
+import textwrap
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 
 DOC = Path(__file__).parents[1] / "doc"
+PAGES = [DOC / "start.md", DOC / "adding_a_method.md", *sorted((DOC / "guide").glob("[!i]*.md"))]
+BLOCK = re.compile(r"^( *)```(python|text)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 EXAMPLES = sorted((DOC.parent / "examples").glob("plot_*.py"))
 PUBLIC = ["", "calibration", "callbacks", "datasets", "display", "exceptions", "metrics"]
 PUBLIC.append("pretraining")
@@ -62,3 +69,26 @@ def test_the_example_runs(example, monkeypatch, tmp_path):
     finally:
         plt.close("all")
     assert list(tmp_path.iterdir()) == []
+
+
+def shape_of(printed):
+    """Return what was printed, whatever the numbers and truth values are."""
+    return re.sub(r"[-\d.]+|True|False|\s+", " ", printed).split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_code_of_the_page_prints_what_it_says(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    blocks = [(kind, textwrap.dedent(text)) for _, kind, text in BLOCK.findall(page.read_text())]
+    assert blocks
+    namespace = {"__name__": "__main__"}
+    for (kind, text), (following, expected) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if kind != "python":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some pages show what warns
+            exec(compile(text, str(page), "exec"), namespace)
+        if following == "text":
+            assert shape_of(printed.getvalue()) == shape_of(expected)
