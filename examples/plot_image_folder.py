@@ -11,9 +11,9 @@ contact sheet.
 # A folder
 # --------
 #
-# Two photographs come with scikit-learn, a temple by a lake and a flower. They are cut into tiles of
-# 40 x 40 pixels, and each tile becomes a file. All of them lie in one folder. Of sub-folders, if
-# there are any, the names are ignored.
+# Two photographs come with scikit-learn, a temple by a lake and a flower. They are cut into tiles
+# of 40 x 40 pixels, and each tile becomes a file. All of them lie in one folder. If there were
+# sub-folders, their names would be ignored.
 
 import csv
 import shutil
@@ -24,9 +24,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import homogeneity_score
+from sklearn.metrics.cluster import contingency_matrix
 
 from skdeepcluster import MiniClustering
 from skdeepcluster.datasets import ImageFiles
@@ -49,8 +51,8 @@ for name, photograph in photographs.items():
 #
 # The folder itself may be passed to ``fit``, or a list of files.
 # :class:`~skdeepcluster.datasets.ImageFiles` is for saying more: here, that smaller pictures are
-# enough, which saves most of the time. Files that cannot be read would be named in an error, or left
-# out with ``unreadable="skip"``.
+# enough, which saves most of the time. Files that cannot be read would be named in an error, or
+# left out with ``unreadable="skip"``.
 
 print(ImageFiles(folder))
 files = ImageFiles(folder, image_size=16)
@@ -106,11 +108,13 @@ for cluster in sorted(result.iterdir()):
 # Where the clusters are
 # ----------------------
 #
-# The clusters know nothing of where a tile was. Put back in its place, each tile in the colour of
-# its cluster, they are beside KMeans on the same pixels. KMeans goes by the mean colour. The network
-# also sees whether a tile is smooth or full of detail, and tells the temple from the flower. The
-# homogeneity says how well clusters keep the two photographs apart, 1 being perfect; the file names
-# are used for this alone.
+# The clusters know nothing of where a tile was. Here each tile is back in its place, in the colour
+# of its cluster, beside the clusters that KMeans finds on the same small pictures. KMeans goes by
+# colour alone: most trees are with the temple, and what lies in the shade is with the dark leaves.
+# The network also sees what is smooth and what is full of detail: most of the temple is one
+# cluster, most of the trees another. Its mistakes are at the edges, where a tile is half flower and
+# half leaves. The homogeneity says how well the clusters keep the two photographs apart, 1 being
+# perfect; the names of the files are used for this alone.
 
 pixels = files.decode().numpy().reshape(len(files), -1)
 kmeans = KMeans(n_clusters, n_init=10, random_state=0).fit(pixels)
@@ -118,14 +122,17 @@ from_temple = ["temple" in Path(path).name for path in model.paths_]
 print(f"KMeans: {homogeneity_score(from_temple, kmeans.labels_):.2f}")
 print(f"MiniClustering: {homogeneity_score(from_temple, model.labels_):.2f}")
 
+# Clusters of the two that have many tiles in common get the same colour.
+_, partners = linear_sum_assignment(-contingency_matrix(kmeans.labels_, model.labels_))
+partitions = partners[kmeans.labels_], model.labels_
 colors = np.array(
     [(0, 114, 178), (230, 159, 0), (0, 158, 115), (240, 228, 66), (86, 180, 233), (204, 121, 167)]
 )
 figure, axes = plt.subplots(2, 3, figsize=(6.6, 3.2), layout="constrained")
 for (name, photograph), row_of_axes in zip(photographs.items(), axes, strict=True):
     row_of_axes[0].imshow(photograph)
-    for axis, labels in zip(row_of_axes[1:], (kmeans.labels_, model.labels_), strict=True):
-        inside = [name in Path(path).name for path in model.paths_]  # by row and column
+    inside = [name in Path(path).name for path in model.paths_]  # in the order of their names
+    for axis, labels in zip(row_of_axes[1:], partitions, strict=True):
         axis.imshow(colors[labels[inside]].reshape(n_rows, n_columns, 3))
 for axis, title in zip(axes[0], ("Photograph", "KMeans", "MiniClustering"), strict=True):
     axis.set_title(title)
@@ -137,7 +144,7 @@ plt.show()
 # The contact sheet
 # -----------------
 #
-# Ten files at random from each folder, beside the colour of the cluster above.
+# Ten files of each folder, taken at random, beside the colour that the cluster has above.
 
 rng = np.random.default_rng(0)
 figure, axes = plt.subplots(n_clusters, 11, figsize=(6.6, 4), layout="constrained")

@@ -7,6 +7,7 @@ import re
 import runpy
 import sys
 import textwrap
+import types
 import warnings
 from pathlib import Path
 
@@ -82,13 +83,14 @@ def test_the_code_of_the_page_prints_what_it_says(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     blocks = [(kind, textwrap.dedent(text)) for _, kind, text in BLOCK.findall(page.read_text())]
     assert blocks
-    namespace = {"__name__": "__main__"}
+    module = types.ModuleType(f"page_{page.stem}")  # pickle looks up the classes of a page in it
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     for (kind, text), (following, expected) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
         if kind != "python":
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some pages show what warns
-            exec(compile(text, str(page), "exec"), namespace)
+            exec(compile(text, str(page), "exec"), module.__dict__)
         if following == "text":
             assert shape_of(printed.getvalue()) == shape_of(expected)
