@@ -27,7 +27,7 @@ from skdeepcluster.callbacks import EmbeddingMonitor
 
 X, y = load_digits(return_X_y=True)
 model = MiniClustering(n_clusters=10, random_state=0)
-model.set_callbacks(ProgressBar()).fit(X)
+_ = model.set_callbacks(ProgressBar()).fit(X)
 
 # %%
 # Without rich, ``verbose=1`` prints a line for each epoch.

@@ -54,7 +54,8 @@ models = {
     "CalibratedDeepClustering": CalibratedDeepClustering(10, random_state=0),
     "StableClusterDiscrimination": StableClusterDiscrimination(10, random_state=0),
 }
-_ = MiniClustering(2).fit(X[:10])  # the first fit of a process loads torch; that is not to be counted
+# The first fit of a process loads torch; that is not to be counted.
+_ = MiniClustering(2).fit(X[:10])
 
 # %%
 # ARI is the adjusted Rand index. CAA is the accuracy averaged over the classes, after clusters and
