@@ -25,7 +25,7 @@ gallery: .venv/installed-test
 
 doc: .venv/installed-doc
 	@echo "== Building the documentation, the examples included =="
-	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -W --keep-going -b html doc doc/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html doc doc/_build/html
 	@echo "== Open doc/_build/html/index.html =="
 
 lint: .venv/installed-test

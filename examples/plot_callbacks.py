@@ -42,7 +42,7 @@ history = {}
 for record in model.history_:
     history.setdefault(record["phase"], []).append(record)
 for phase, records in history.items():
-    print(f"{phase:12}{len(records):3} epochs; the last: {', '.join(list(records[-1])[2:])}")
+    print(f"{phase:12}{len(records):3} epochs with {', '.join(list(records[-1])[2:])}")
 
 # %%
 # The losses of different phases cannot be compared: they are different functions. What they have in

@@ -98,7 +98,8 @@ print(f"{time.perf_counter() - started:.0f} s")
 # -------------
 #
 # ``transform`` gives a vector of unit length for each picture. Here they are in a plane, by their
-# principal components, each drawn as itself. Pictures of one pattern lie together.
+# principal components, each drawn as itself. Pictures of one pattern lie together. Where two
+# patterns touch, there are more dimensions than these two to tell them apart.
 
 plane = PCA(2).fit_transform(model.transform(X))
 plane /= np.abs(plane).max()
@@ -116,8 +117,8 @@ plt.show()
 # What is in the clusters
 # -----------------------
 #
-# Pictures taken at random from each cluster. KMeans has sorted them by brightness and by where the
-# threads happen to lie. The clusters on the right are patterns.
+# Pictures taken at random from each cluster. KMeans goes by brightness and by where the threads
+# happen to lie, and mixes the patterns. Nearly all on the right are sorted by pattern.
 #
 # The patterns were made to be told apart by what the views leave alone. That is what to think about
 # with images of your own: a digit that is flipped is another sign, and where classes differ by

@@ -8,7 +8,12 @@ from skdeepcluster.networks._embedding import (
     full_precision,
     multilayer_perceptron,
 )
-from skdeepcluster.networks._heads import CosineHead, PrototypeHead, PrototypePerceptron
+from skdeepcluster.networks._heads import (
+    CosineHead,
+    PrototypeHead,
+    PrototypePerceptron,
+    most_likely,
+)
 from skdeepcluster.networks._teacher import EMATeacher
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "build_backbone",
     "full_precision",
     "is_pretrained",
+    "most_likely",
     "multilayer_perceptron",
     "same_backbone",
 ]

@@ -6,6 +6,24 @@ from torch.nn.functional import normalize, relu
 
 from skdeepcluster.numerics import cluster_means, kmeans
 
+# Logits are made for so many rows at a time: never for all samples and all clusters.
+CHUNK_ROWS = 2**13
+
+
+def most_likely(head: nn.Module, embedding: Tensor) -> Tensor:
+    """Return the number of the largest output for each row, on the CPU.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Maps embeddings to logits.
+    embedding : Tensor of shape (n_samples, embedding_dim)
+        On any device; it is moved to the head's in parts.
+    """
+    device = next(head.parameters()).device
+    parts = torch.split(embedding, CHUNK_ROWS)
+    return torch.cat([head(part.to(device)).argmax(dim=1).cpu() for part in parts])
+
 
 class PrototypeHead(nn.Linear):
     """A linear layer whose rows start as cluster centres.
@@ -91,7 +109,6 @@ class PrototypePerceptron(nn.Module):
     # The hidden centres are only a start: so many rows for each, and a few iterations, are enough.
     ROWS_PER_UNIT = 16
     KMEANS_ITERATIONS = 10
-    CHUNK_ROWS = 2**13
 
     def __init__(self, embedding_dim: int, n_hidden: int, n_clusters: int) -> None:
         super().__init__()
@@ -126,7 +143,7 @@ class PrototypePerceptron(nn.Module):
         n_clusters = self.output.out_features
         sums = embedding.new_zeros(n_clusters, self.hidden.out_features)
         length = embedding.new_zeros(())
-        for index in torch.split(torch.arange(len(embedding)), self.CHUNK_ROWS):
+        for index in torch.split(torch.arange(len(embedding)), CHUNK_ROWS):
             activations = self._activate(embedding[index])
             means, counts = cluster_means(activations, labels[index], n_clusters)
             sums += means * counts[:, None]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, softplus
 
-from skdeepcluster.networks import ClusterModel, CosineHead, full_precision
+from skdeepcluster.networks import ClusterModel, CosineHead, full_precision, most_likely
 from skdeepcluster.numerics import cluster_means
 from skdeepcluster.objectives._contrastive import info_nce
 from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
@@ -385,7 +385,7 @@ class DiscriminationObjective(nn.Module):
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return class weights as MiniClustering's, with the last head's clusters as the minis."""
         head, over_head = self.selected_head, self.heads[-1]
-        over_labels = over_head.head(embedding.to(over_head.duals.device)).argmax(dim=1)
+        over_labels = most_likely(over_head.head, embedding)
         shape = (head.n_clusters, over_head.n_clusters)
         return occupancy_weights(labels, over_labels, shape, self.OCCUPANCY_THRESHOLD)
 

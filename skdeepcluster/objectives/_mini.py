@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from skdeepcluster.networks import ClusterModel, PrototypeHead, full_precision
+from skdeepcluster.networks import ClusterModel, PrototypeHead, full_precision, most_likely
 from skdeepcluster.numerics import cluster_means, contingency_table
 
 
@@ -307,7 +307,7 @@ class MiniObjective(nn.Module):
     @torch.no_grad()
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return the class weights w from the predictions for the whole data set."""
-        mini_labels = self.mini_head(embedding.to(self.table.device)).argmax(dim=1)
+        mini_labels = most_likely(self.mini_head, embedding)
         return occupancy_weights(labels, mini_labels, self.table.shape, self.occupancy_threshold)
 
     def forward(self, weak: Tensor, strong: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

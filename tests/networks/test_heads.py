@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from skdeepcluster.networks import CosineHead, PrototypeHead, PrototypePerceptron
+from skdeepcluster.networks import CosineHead, PrototypeHead, PrototypePerceptron, most_likely
 
 
 def random_rows(n, d, seed=0):
@@ -170,7 +170,7 @@ def test_the_logits_of_a_typical_sample_have_the_length_promised(scale):
 def test_the_start_is_the_same_in_one_chunk_or_many(monkeypatch):
     z, labels = blobs(4)
     expected = started(z, labels, 10, 4)(z)
-    monkeypatch.setattr(PrototypePerceptron, "CHUNK_ROWS", 7)
+    monkeypatch.setattr("skdeepcluster.networks._heads.CHUNK_ROWS", 7)
     torch.testing.assert_close(started(z, labels, 10, 4)(z), expected)
 
 
@@ -315,3 +315,14 @@ def test_a_cosine_head_is_renumbered():
     assert torch.equal(head(z), before[:, order])
     assert head.weight is weight
     assert weight.requires_grad
+
+
+def test_the_most_likely_output_is_found_in_parts(monkeypatch):
+    head = CosineHead(4, 6, 0.5)
+    embedding = random_rows(50, 4)
+    sizes = []
+    head.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    monkeypatch.setattr("skdeepcluster.networks._heads.CHUNK_ROWS", 20)
+    found = most_likely(head, embedding)
+    assert sizes == [20, 20, 10]
+    assert torch.equal(found, head(embedding).argmax(dim=1))
