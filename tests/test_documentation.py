@@ -51,6 +51,15 @@ def test_the_reference_has_every_public_name():
     assert exported >= BESIDE
 
 
+def test_every_estimator_links_to_its_page():
+    reference = runpy.run_path(str(DOC / "api_reference.py"))["API_REFERENCE"]
+    for section in ("Clusterers", "Pretraining"):
+        for module, names in reference[section]:
+            for name in names:
+                link = getattr(importlib.import_module(module), name)()._get_doc_link()
+                assert link.endswith(f"/generated/{module}.{name}.html")
+
+
 def test_the_gallery_shows_every_example():
     settings = (DOC / "conf.py").read_text()
     assert EXAMPLES

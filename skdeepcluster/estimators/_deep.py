@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 
+# Where the pages of the API reference lie.
+REFERENCE = "https://skdeepcluster.readthedocs.io/en/stable/generated"
+
+
 class DeepEstimator(
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -71,7 +75,7 @@ class DeepEstimator(
         "verbose": ["verbose"],
     }
     _doc_link_module = "skdeepcluster"
-    _doc_link_template = "https://skdeepcluster.readthedocs.io/en/stable/generated/skdeepcluster.{estimator_name}.html"
+    _doc_link_template = f"{REFERENCE}/skdeepcluster.{{estimator_name}}.html"
     # Networks that go into a pickle as CPU tensors, and what says whether there are any.
     _NETWORKS: ClassVar[tuple[str, ...]] = ()
 

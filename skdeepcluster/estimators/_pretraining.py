@@ -20,7 +20,7 @@ from skdeepcluster.estimators._building import (
     build_views,
     load_earlier,
 )
-from skdeepcluster.estimators._deep import DeepEstimator
+from skdeepcluster.estimators._deep import REFERENCE, DeepEstimator
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, multilayer_perceptron
@@ -54,6 +54,7 @@ class Pretrainer(DeepEstimator):
     ``result``, the network to keep.
     """
 
+    _doc_link_template = f"{REFERENCE}/skdeepcluster.pretraining.{{estimator_name}}.html"
     _NETWORKS = ("_fitted_model",)
     _image_recipe: ClassVar[Recipe]
     _image_optimizer: ClassVar[Optimizer]
