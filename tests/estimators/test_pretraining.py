@@ -450,7 +450,7 @@ def test_unfitted_methods_say_so(method):
 
 def test_html_repr_shows_the_nested_method(method):
     html = clusterer(pretraining=method)._repr_html_()
-    assert f"skdeepcluster.{type(method).__name__}.html" in method._repr_html_()
+    assert f"skdeepcluster.pretraining.{type(method).__name__}.html" in method._repr_html_()
     assert type(method).__name__ in html
 
 
