@@ -173,9 +173,13 @@ class DatasetSource:
                     f"X is a Dataset; item {number} has shape {tuple(item.shape)}, but item 0 has "
                     f"{self.sample_shape}. All items need one shape: resize or pad them."
                 )
-            if item.is_floating_point() and not bool(item.isfinite().all()):
-                raise ValueError(f"X is a Dataset; item {number} contains NaN or infinity.")
-        return move(torch.stack(items), self.device)
+        batch = torch.stack(items)
+        if batch.is_floating_point():
+            finite = batch.flatten(1).isfinite().all(1)
+            if not bool(finite.all()):
+                bad = numbers[int(finite.int().argmin())]
+                raise ValueError(f"X is a Dataset; item {bad} contains NaN or infinity.")
+        return move(batch, self.device)
 
     def _item(self, number: int) -> Tensor:
         item = self.dataset[number]
@@ -210,13 +214,17 @@ def open_array(
     channels_last : bool, default=False
         Whether images have their channels on the last axis.
     """
+    on_cpu = device.type == "cpu"
+    as_it_lies = _torch_can_share(array) and not channels_last
+    if on_cpu and as_it_lies:
+        return ResidentSource(torch.from_numpy(array))
     source = ArraySource(array, device, channels_last)
     n_bytes = array.size * stored_dtype(array).itemsize
-    if _torch_can_share(array) and not channels_last and device.type == "cpu":
-        return ResidentSource(torch.from_numpy(array))
     too_large = n_bytes > RESIDENT_SHARE * free_memory(device)
-    if too_large or (device.type == "cpu" and _is_memory_map(array)):
+    if too_large or (on_cpu and _is_memory_map(array)):
         return source
+    if as_it_lies:
+        return ResidentSource(torch.from_numpy(array).to(device))
     # Converted in parts, because the copies on the way take memory that nobody has counted.
     dtype = torch.from_numpy(np.empty(0, stored_dtype(array))).dtype
     data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)

@@ -60,12 +60,18 @@ class DeepClusterer(PredictingEstimator):
 
     labels_: NDArray[np.int64]
 
+    # The number of samples that sizes of networks are derived from. Who goes on from the networks
+    # of an earlier fit keeps its number.
+    _n_sized: int
+
     def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
         """Fit as a story: build, pretrain, start, train, finish, calibrate."""
         pretrainer = self._pretrainer()
         if pretrainer is not None:
             self._check_pretrainer(pretrainer)
         trainer = self._make_trainer(source)
+        if not self._goes_on():
+            self._n_sized = len(source)
         objective = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
             views = build_views(
@@ -113,7 +119,7 @@ class DeepClusterer(PredictingEstimator):
         return hasattr(self, "labels_")
 
     @abstractmethod
-    def _make_objective(self, model: ClusterModel, n_samples: int) -> nn.Module:
+    def _make_objective(self, model: ClusterModel) -> nn.Module:
         """Return the method's objective around a model, shaped but not started."""
 
     @abstractmethod
@@ -207,7 +213,7 @@ class DeepClusterer(PredictingEstimator):
                 source, self.backbone, self.pretrained, self._projector()
             )
             model = ClusterModel(prepare, embedding, nn.Identity())
-            objective = self._make_objective(model, len(source))
+            objective = self._make_objective(model)
         if self._goes_on():
             load_earlier(objective, self._objective)
         return objective

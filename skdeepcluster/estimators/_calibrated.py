@@ -261,15 +261,12 @@ class CalibratedDeepClustering(TwoStageClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _make_objective(self, model: ClusterModel, n_samples: int) -> CalibratedObjective:
-        n_hidden = min(N_HIDDEN, n_samples)
-        if self._goes_on():
-            n_hidden = self._objective.clustering_head.hidden.out_features
+    def _make_objective(self, model: ClusterModel) -> CalibratedObjective:
         return CalibratedObjective(
             model,
             n_clusters=self.n_clusters,
-            n_regions=self._count_parts("n_regions", n_samples),
-            n_hidden=n_hidden,
+            n_regions=self._count_parts("n_regions"),
+            n_hidden=min(N_HIDDEN, self._n_sized),
             proportional=self.selection == "proportional",
             confidence_threshold=self.confidence_threshold,
             entropy_weight=self.entropy_weight,

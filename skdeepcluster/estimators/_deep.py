@@ -161,8 +161,8 @@ class DeepEstimator(
         """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
         state = dict(super().__getstate__())  # it may be our own __dict__
         for name in self._NETWORKS:
-            if state.get(name) is not None:
-                state[name] = copy.deepcopy(state[name]).cpu()
+            if name in state:
+                state[name] = on_cpu(state[name])
         return state
 
     @property
@@ -278,3 +278,8 @@ class DeepEstimator(
         """
         small = device.type == "cpu" and not self._takes_images()
         return 1 if small else torch.get_num_threads()
+
+
+def on_cpu(network: nn.Module | None) -> nn.Module | None:
+    """Return a copy of a network, if there is one, on the CPU."""
+    return None if network is None else copy.deepcopy(network).cpu()

@@ -17,7 +17,6 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.calibration import ConfidenceHead
 from skdeepcluster.data import IndexedViews, Source
 from skdeepcluster.estimators._base import DeepClusterer
 from skdeepcluster.estimators._building import (
@@ -27,6 +26,7 @@ from skdeepcluster.estimators._building import (
     Recipe,
     n_fine_clusters,
 )
+from skdeepcluster.estimators._deep import on_cpu
 from skdeepcluster.estimators._inference import prepared_rows
 from skdeepcluster.estimators._judging import Judgement, is_better, judge_heads, judged_rows
 from skdeepcluster.estimators._pretraining import (
@@ -334,7 +334,7 @@ class StableClusterDiscrimination(DeepClusterer):
         state = super().__getstate__()
         if "_by_count" in state:
             state["_by_count"] = {
-                k: {**answer, "_confidence": _on_cpu(answer["_confidence"])}
+                k: {**answer, "_confidence": on_cpu(answer["_confidence"])}
                 for k, answer in state["_by_count"].items()
             }
         return state
@@ -369,20 +369,26 @@ class StableClusterDiscrimination(DeepClusterer):
         several = {} if self._takes_images() else {"auto": 3, "merged": 2}
         return several.get(self.init, 1)
 
-    def _count_over_clusters(self, n_samples: int) -> list[int]:
+    def _count_over_clusters(self) -> list[int]:
         """Return the numbers of clusters of the further heads."""
         multiples = self._resolve(self.over_clusterings, features=[4], images=range(2, 11))
         most = self._most_clusters()
         multiples = _positive_integers("over_clusterings", multiples)
-        return sorted({n_fine_clusters(multiple, most, n_samples) for multiple in multiples})
+        return sorted({n_fine_clusters(multiple, most, self._n_sized) for multiple in multiples})
 
-    def _make_objective(self, model: ClusterModel, n_samples: int) -> DiscriminationObjective:
+    def _build(self, source: Source, trainer: Trainer) -> DiscriminationObjective:
+        """Let the heads know how many samples there are to remember."""
+        objective: DiscriminationObjective = super()._build(source, trainer)
+        # Of a large feature array only the rows of the graph of neighbours are trained on.
+        n = len(source)
+        objective.track_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
+        return objective
+
+    def _make_objective(self, model: ClusterModel) -> DiscriminationObjective:
         objective = DiscriminationObjective(
             model,
             n_clusters=[k for k in self._counts() for _ in range(self._starts())],
-            n_over_clusters=self._count_over_clusters(n_samples),
-            # Of a large feature array only the rows of the graph of neighbours are trained on.
-            n_samples=n_samples if self._takes_images() else min(n_samples, GRAPH_ROWS),
+            n_over_clusters=self._count_over_clusters(),
             constraint=self.constraint,
             lower_bound=self._resolve(self.lower_bound, features=0.3, images=0.9),
             entropy_weight=self.entropy_weight,
@@ -518,7 +524,7 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _answers(self, objective: DiscriminationObjective, source: Source) -> Iterator[None]:
         """Yield for the best head of each number of clusters, the best of all first."""
-        objective.forget_samples()
+        objective.track_samples(0)
         scores = [judgement.score for judgement in self._judge(objective, source)]
         best: dict[int, int] = {}
         for number, head in enumerate(objective.candidates):
@@ -551,7 +557,3 @@ def _positive_integers(name: str, values: Any) -> list[int]:
     if len(numbers) != len(found) or not numbers or len(set(numbers)) != len(numbers):
         raise ValueError(f"{name}={found!r} should be different positive integers, at least one.")
     return numbers
-
-
-def _on_cpu(confidence: ConfidenceHead | None) -> ConfidenceHead | None:
-    return None if confidence is None else copy.deepcopy(confidence).cpu()

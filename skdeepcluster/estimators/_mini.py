@@ -251,11 +251,11 @@ class MiniClustering(TwoStageClusterer):
         # A head that starts from the centres of k-means is exact already.
         return ["clustering"] if self._takes_images() else super()._own_phases()
 
-    def _make_objective(self, model: ClusterModel, n_samples: int) -> MiniObjective:
+    def _make_objective(self, model: ClusterModel) -> MiniObjective:
         return MiniObjective(
             model,
             n_clusters=self.n_clusters,
-            n_mini_clusters=self._count_parts("n_mini_clusters", n_samples),
+            n_mini_clusters=self._count_parts("n_mini_clusters"),
             confidence_threshold=self.confidence_threshold,
             occupancy_threshold=self.occupancy_threshold,
             mini_weight=self.mini_weight,

@@ -37,17 +37,19 @@ class TwoStageClusterer(DeepClusterer):
     def _fine_tunes(self) -> bool:
         return bool(self._resolve(self.fine_tune, features=False, images=True))
 
-    def _count_parts(self, name: str, n_samples: int) -> int:
+    def _count_parts(self, name: str) -> int:
         """Return the size of the fine partition that the parameter of this name asks for."""
         wanted = getattr(self, name)
         if wanted == "auto":
-            return n_fine_clusters(4, self.n_clusters, n_samples)  # as in MiniClustering's paper
+            return n_fine_clusters(
+                4, self.n_clusters, self._n_sized
+            )  # as in MiniClustering's paper
         if int(wanted) < self.n_clusters:
             raise ValueError(
                 f"{name}={wanted} should be >= n_clusters={self.n_clusters}: they are parts of "
                 "clusters. Raise it, or use 'auto'."
             )
-        return min(int(wanted), n_samples)
+        return min(int(wanted), self._n_sized)
 
     def _start(
         self,

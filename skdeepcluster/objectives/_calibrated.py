@@ -286,6 +286,7 @@ class CalibratedObjective(nn.Module):
     def _compare(
         self, z_strong: Tensor, z_clean: Tensor, z_weak: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and scalars of a batch, given the embeddings of its three views."""
         loss = z_strong.new_zeros(())
         if self.calibration_head is not None:
             logits = self.calibration_head(z_clean)

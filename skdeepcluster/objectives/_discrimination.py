@@ -122,8 +122,8 @@ class DiscriminationHead(nn.Module):
 
     Parameters
     ----------
-    embedding_dim, n_clusters, n_samples : int
-        The embedding's dimensions, K, and the number of samples of the training set.
+    embedding_dim, n_clusters : int
+        The embedding's dimensions, and K.
     constraint : {"size", "entropy"} or None
         What keeps clusters from dying; see :func:`raised_duals` and :func:`entropy_cost`.
     lower_bound : float
@@ -148,7 +148,6 @@ class DiscriminationHead(nn.Module):
         self,
         embedding_dim: int,
         n_clusters: int,
-        n_samples: int,
         *,
         constraint: str | None,
         lower_bound: float,
@@ -159,8 +158,8 @@ class DiscriminationHead(nn.Module):
         super().__init__()
         self.head = CosineHead(embedding_dim, n_clusters, temperature)
         self.register_buffer("previous", self.head.centers.detach())
-        # The cluster at the last visit; -1 before the first.
-        self.register_buffer("assignments", torch.full((n_samples,), -1))
+        # The cluster of each sample at the last visit; -1 before the first.
+        self.register_buffer("assignments", torch.empty(0, dtype=torch.long))
         self.register_buffer("duals", torch.zeros(n_clusters))
         self.constraint = constraint
         self.lower_bound = lower_bound
@@ -210,16 +209,9 @@ class DiscriminationHead(nn.Module):
         moved = torch.argsort(order)[self.assignments.clamp(min=0)]
         self.assignments.copy_(torch.where(self.assignments >= 0, moved, -1))
 
-    def forget_samples(self) -> None:
-        """Drop what was remembered of the training set: it is no part of a saved model."""
-        self.assignments = self.assignments.new_empty(0)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # A finished model does not remember its samples; who goes on from it starts without.
-        name = prefix + "assignments"
-        if name in state_dict and len(state_dict[name]) == 0:
-            state_dict[name] = self.assignments
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def track_samples(self, n_samples: int) -> None:
+        """Forget all samples, and remember so many from now on: none in a finished model."""
+        self.assignments = self.assignments.new_full((n_samples,), -1)
 
 
 def discriminate(
@@ -299,8 +291,6 @@ class DiscriminationObjective(nn.Module):
     n_over_clusters : sequence of int
         Numbers of clusters of the other heads, which are there for the encoder and, the last, for
         the class weights.
-    n_samples : int
-        Size of the training set.
     neighbor_weight : float
         Weight of :func:`~skdeepcluster.objectives.info_nce` between the two views.
     neighbor_temperature : float
@@ -318,7 +308,6 @@ class DiscriminationObjective(nn.Module):
         *,
         n_clusters: Sequence[int],
         n_over_clusters: Sequence[int],
-        n_samples: int,
         neighbor_weight: float,
         neighbor_temperature: float,
         **state: Any,
@@ -328,8 +317,7 @@ class DiscriminationObjective(nn.Module):
         self.model = model
         self.n_candidates = len(n_clusters)
         self.all_heads = nn.ModuleList(
-            DiscriminationHead(width, k, n_samples, **state)
-            for k in [*n_clusters, *n_over_clusters]
+            DiscriminationHead(width, k, **state) for k in [*n_clusters, *n_over_clusters]
         )
         self.neighbor_weight = neighbor_weight
         self.neighbor_temperature = neighbor_temperature
@@ -372,10 +360,10 @@ class DiscriminationObjective(nn.Module):
         for head in self.heads:
             head.begin_epoch()
 
-    def forget_samples(self) -> None:
+    def track_samples(self, n_samples: int) -> None:
         """Tell all heads."""
         for head in self.heads:
-            head.forget_samples()
+            head.track_samples(n_samples)
 
     def reorder(self, order: Tensor) -> None:
         """Renumber the clusters of the selected head."""

@@ -322,6 +322,7 @@ class MiniObjective(nn.Module):
             return self._compare(embedding)
 
     def _compare(self, embedding: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and scalars of a batch: the weak views' embeddings, then the strong."""
         target_weak, target_strong = self.target_head(embedding).chunk(2)
         labels, selected = pseudo_labels(target_weak, self.confidence_threshold)
         if self.neighbor_views:

@@ -687,9 +687,11 @@ def test_warm_start_goes_on_from_the_last_fit():
     assert torch.allclose(model._model.head.weight, before, atol=0.1)
 
 
-def test_warm_start_on_fewer_samples(method):
-    model = method.set_params(warm_start=True).fit(X).fit(X[:70])
-    assert len(model.labels_) == 70
+@pytest.mark.parametrize("n", [70, 30, 5])  # each fine cluster needs five samples at a start
+def test_warm_start_on_fewer_samples(method, n):
+    model = method.set_params(warm_start=True).fit(X).fit(X[:n])
+    assert len(model.labels_) == n
+    assert len(model.fit(X).labels_) == len(X)
 
 
 @pytest.mark.parametrize("change", [{"n_clusters": 4}, {"n_mini_clusters": 5}, {"reweight": False}])

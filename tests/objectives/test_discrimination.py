@@ -156,10 +156,17 @@ STATE = {
 }
 
 
+def tracking(n, n_clusters, **changes):
+    """Return a new head that tracks n samples, in double precision."""
+    head = DiscriminationHead(WIDTH, n_clusters, **{**STATE, **changes}).double()
+    head.track_samples(n)
+    return head
+
+
 def make_head(n_clusters=3, n=30, seed=0, **changes):
-    """Return a head that is in the midst of training, in double precision."""
+    """Return a head that is in the midst of training."""
     torch.manual_seed(seed)
-    head = DiscriminationHead(WIDTH, n_clusters, n, **{**STATE, **changes}).double()
+    head = tracking(n, n_clusters, **changes)
     with torch.no_grad():
         # Lengths other than one, centres other than those of the encoder, and everything seen.
         head.head.weight.mul_(torch.arange(1.0, n_clusters + 1)[:, None])
@@ -251,8 +258,7 @@ def test_one_center_has_nothing_to_learn():
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_heads_side_by_side_learn_as_each_alone(constraint):
-    state = {**STATE, "constraint": constraint}
-    heads = [DiscriminationHead(WIDTH, 3, 20, **state).double() for _ in range(3)]
+    heads = [tracking(20, 3, constraint=constraint) for _ in range(3)]
     alone = copy.deepcopy(heads)
     for step in range(4):
         index = torch.randperm(20, generator=torch.Generator().manual_seed(step))[:8]
@@ -447,7 +453,7 @@ def test_a_batch_of_a_head_equals_a_loop(seed, batch, n_clusters, constraint, sh
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_epochs_of_training_equal_a_loop(constraint, n_clusters):
     torch.manual_seed(0)
-    head = DiscriminationHead(WIDTH, n_clusters, 30, **{**STATE, "constraint": constraint}).double()
+    head = tracking(30, n_clusters, constraint=constraint)
     optimizer = torch.optim.SGD([head.head.weight], lr=0.3)
     first, second = draw_views(0, 30)
     for _ in range(3):
@@ -467,14 +473,14 @@ def test_epochs_of_training_equal_a_loop(constraint, n_clusters):
 
 
 def test_a_new_head_has_seen_nothing():
-    head = DiscriminationHead(WIDTH, 3, 30, **STATE)
+    head = tracking(30, 3)
     assert head.assignments.tolist() == [-1] * 30
     assert head.assignments.dtype == torch.long
     assert head.duals.tolist() == [0, 0, 0]
     assert head.n_clusters == 3
     torch.testing.assert_close(head.previous, head.head.centers.detach())
     first, second = draw_views(0, 10)
-    _, changed = head(torch.arange(10), first.float(), second.float())
+    _, changed = head(torch.arange(10), first, second)
     assert changed.item() == 1
     assert (head.assignments >= 0).tolist() == [True] * 10 + [False] * 20
 
@@ -737,9 +743,9 @@ def make_objective(n_clusters=(3,), n_over_clusters=(6,), n=60, seed=0, learns=T
         ClusterModel(nn.Identity(), EmbeddingNetwork(*layers, WIDTH), nn.Identity()),
         n_clusters=n_clusters,
         n_over_clusters=n_over_clusters,
-        n_samples=n,
         **{**parameters, **changes},
     )
+    objective.track_samples(n)
     return objective, torch.randn(n, WIDTH)
 
 
@@ -1004,7 +1010,7 @@ def test_a_finished_model_remembers_no_sample():
     assert any(n in tensor.shape for tensor in objective.state_dict().values())
     before, predicted = copy.deepcopy(objective.state_dict()), objective.model(z)
     size = len(pickle.dumps(objective))
-    objective.forget_samples()
+    objective.track_samples(0)
     state = objective.state_dict()
     assert state.keys() == before.keys()
     for name, tensor in state.items():
@@ -1012,7 +1018,7 @@ def test_a_finished_model_remembers_no_sample():
         assert name.endswith("assignments") or torch.equal(tensor, before[name])
     assert len(pickle.dumps(objective)) < size - 2 * 8 * n + 100
     assert torch.equal(objective.model(z), predicted)
-    objective.forget_samples()  # may be said twice
+    objective.track_samples(0)  # may be said twice
     objective.reorder(torch.tensor([2, 1, 0]))
     assert torch.equal(objective.model(z), predicted[:, [2, 1, 0]])
 
@@ -1022,15 +1028,15 @@ def test_a_finished_model_remembers_no_sample():
 def test_training_goes_on_from_a_finished_model(constraint, n):
     objective, z = make_objective((2, 3), (6,), constraint=constraint)
     train(objective, z).select(1)
-    objective.forget_samples()
+    objective.track_samples(0)
     state = copy.deepcopy(objective.state_dict())
-    fresh, _ = make_objective((2, 3), (6,), n=n, seed=1, constraint=constraint)
+    fresh, _ = make_objective((2, 3), (6,), n=0, seed=1, constraint=constraint)
     fresh.select(1)
     fresh.load_state_dict(state)
+    fresh.track_samples(n)
     for name, tensor in fresh.state_dict().items():
         if name.endswith("assignments"):
             assert tensor.tolist() == [-1] * n
-            assert state[name].shape == (0,)  # what was passed in is left as it was
         else:
             assert torch.equal(tensor, state[name]), name
     train(fresh, z[:n], batch_size=n)
@@ -1040,7 +1046,7 @@ def test_training_goes_on_from_a_finished_model(constraint, n):
 def test_a_finished_model_takes_back_its_own_state():
     objective, z = make_objective()
     train(objective, z)
-    objective.forget_samples()
+    objective.track_samples(0)
     state = copy.deepcopy(objective.state_dict())
     with torch.no_grad():
         for parameter in objective.parameters():
