@@ -142,22 +142,22 @@ def measure(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
     started = time.perf_counter()
     labels = fit()
     seconds = time.perf_counter() - started
-    return labels, seconds, (_status("VmHWM") - before) / 2**10
+    return labels, seconds, memory_status("VmHWM") - before
 
 
-def _reset_peak_memory() -> int:
+def _reset_peak_memory() -> float:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return memory_status("VmRSS")
 
 
-def _status(field: str) -> int:
-    """Return a field of the process status in KiB, 0 where there is no /proc."""
+def memory_status(field: str) -> float:
+    """Return a memory field of this process's status in MiB, 0 where there is no /proc."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 2**10
 
 
 def score(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:

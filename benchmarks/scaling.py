@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from features import METHODS, append
+from features import METHODS, append, memory_status
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -59,17 +59,11 @@ def make_file(path: Path, n_rows: int) -> np.ndarray:
     return y
 
 
-def anonymous_memory() -> float:
-    """Return the resident memory of this process, without files, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 2**10
-
-
 class PeakMemory:
     """The largest anonymous memory while a block runs, above that before it."""
 
     def __enter__(self) -> "PeakMemory":
-        self.before = self.peak = anonymous_memory()
+        self.before = self.peak = memory_status("RssAnon")
         self.over = threading.Event()
         self.watcher = threading.Thread(target=self.watch)
         self.watcher.start()
@@ -78,7 +72,7 @@ class PeakMemory:
     def watch(self) -> None:
         """Look again and again."""
         while not self.over.wait(0.02):
-            self.peak = max(self.peak, anonymous_memory())
+            self.peak = max(self.peak, memory_status("RssAnon"))
 
     def __exit__(self, *error: object) -> None:
         self.over.set()

@@ -33,7 +33,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from features import environment
-from lightning_fabric import Fabric
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -45,7 +44,7 @@ from skdeepcluster import (
 )
 from skdeepcluster.data import IndexedViews, StrongImageViews
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
-from skdeepcluster.training import Phase, SilentHook, Trainer
+from skdeepcluster.training import Phase, SilentHook, Trainer, get_fabric
 
 PRETRAINING = {method.__name__: method for method in (BYOL, MoCo, SimCLR)}
 CLUSTERING = {
@@ -99,12 +98,16 @@ def synchronize(device: torch.device) -> None:
 
 
 def time_steps(
-    phase: Phase, batches: Iterator[tuple[torch.Tensor, ...]], fabric: Fabric, n_steps: int
+    phase: Phase,
+    batches: Iterator[tuple[torch.Tensor, ...]],
+    device: torch.device,
+    precision: str,
+    n_steps: int,
 ) -> float:
     """Return the seconds of some steps, after a few that do not count."""
+    fabric = get_fabric(device, precision)
     optimizer = phase.optimizer(phase.parameter_groups, fused=True)
     objective, optimizer = fabric.setup(phase.objective.train(), optimizer)
-    device = fabric.device
     started = 0.0
     for step, views in enumerate(itertools.islice(batches, WARMUP_STEPS + n_steps)):
         if step == WARMUP_STEPS:
@@ -118,17 +121,12 @@ def time_steps(
     return time.perf_counter() - started
 
 
-def make_fabric(trainer: Trainer, precision: str) -> Fabric:
-    devices: Any = [trainer.device.index] if trainer.device.type == "cuda" else 1
-    return Fabric(accelerator=trainer.device.type, devices=devices, precision=precision)
-
-
 def ceiling(trainer: Trainer, phase: Phase, n_steps: int) -> float:
     """Return (a), the seconds of steps on one fixed batch."""
     index = torch.arange(phase.batch_size)
     views = phase.views(index, torch.Generator().manual_seed(0))
-    fabric = make_fabric(trainer, trainer.precision)
-    return time_steps(phase, itertools.repeat(views), fabric, n_steps)
+    batches = itertools.repeat(views)
+    return time_steps(phase, batches, trainer.device, trainer.precision, n_steps)
 
 
 def our_loop(trainer: Trainer, phase: Phase, n_steps: int) -> float:
@@ -207,7 +205,7 @@ def conventional(
                 yield tuple(view.to(trainer.device, non_blocking=True) for view in views)
 
     phase.objective.to(memory_format=torch.contiguous_format)
-    return time_steps(phase, batches(), make_fabric(trainer, "32-true"), n_steps)
+    return time_steps(phase, batches(), trainer.device, "32-true", n_steps)
 
 
 def peak_memory(device: torch.device) -> float:

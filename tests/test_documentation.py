@@ -36,12 +36,7 @@ BESIDE = {
 
 def test_the_reference_has_every_public_name():
     reference = runpy.run_path(str(DOC / "api_reference.py"))["API_REFERENCE"]
-    documented = [
-        f"{module}.{name}"
-        for modules in reference.values()
-        for module, names in modules
-        for name in names
-    ]
+    documented = [f"{module}.{name}" for module, names in reference.values() for name in names]
     exported = set()
     for name in PUBLIC:
         module = importlib.import_module(f"skdeepcluster.{name}".rstrip("."))
@@ -54,10 +49,10 @@ def test_the_reference_has_every_public_name():
 def test_every_estimator_links_to_its_page():
     reference = runpy.run_path(str(DOC / "api_reference.py"))["API_REFERENCE"]
     for section in ("Clusterers", "Pretraining"):
-        for module, names in reference[section]:
-            for name in names:
-                link = getattr(importlib.import_module(module), name)()._get_doc_link()
-                assert link.endswith(f"/generated/{module}.{name}.html")
+        module, names = reference[section]
+        for name in names:
+            link = getattr(importlib.import_module(module), name)()._get_doc_link()
+            assert link.endswith(f"/generated/{module}.{name}.html")
 
 
 def test_the_gallery_shows_every_example():
