@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from numbers import Integral, Real
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral, Number, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -36,6 +37,12 @@ NUMERIC_TYPES = [np.float32, np.float64, np.float16, np.uint8]
 CHANNEL_COUNTS = (1, 3, 4)
 # Rows whose values are checked at a time.
 CHECKED_ROWS = 2**12
+# For errors about anything else.
+ACCEPTED = (
+    "X has to be numbers of shape (n_samples, n_features), images of shape (n_samples, channels, "
+    "height, width) or (n_samples, height, width, channels), a map-style torch Dataset, a folder, "
+    "or a list of image files."
+)
 
 
 def validates_parameters(method: Method) -> Method:
@@ -65,6 +72,16 @@ def one_of(*options: str) -> StrOptions:
     return StrOptions(set(options))
 
 
+def positive_integers(name: str, values: Any) -> list[int]:
+    """Check that the values of a parameter are different integers above 0; return them as ints."""
+    found = list(values)
+    integers = [v for v in found if isinstance(v, (int, np.integer)) and not isinstance(v, bool)]
+    numbers = [int(v) for v in integers if v > 0]
+    if len(numbers) != len(found) or not numbers or len(set(numbers)) != len(numbers):
+        raise ValueError(f"{name}={found!r} should be different positive integers, at least one.")
+    return numbers
+
+
 def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset: bool) -> Source:
     """Check X and give access to its rows on the device.
 
@@ -90,15 +107,9 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
         return _open_files(estimator, X, device, reset)
     if _is_dataset(X):
         return _open_dataset(estimator, X, device, reset)
-    if _n_axes(X) == 4:
-        return _open_images(estimator, X, device, reset)
-    X = validate_data(
-        estimator, X, dtype=NUMERIC_TYPES, order="C", ensure_min_samples=2 if reset else 1,
-        ensure_all_finite=False, reset=reset,
-    )  # fmt: skip
-    _check_values(estimator, X)
-    _record_shape(estimator, X.shape[1:], reset)
-    return open_array(X, device)
+    if not isinstance(X, list | tuple | Number) and not _is_array(X):
+        raise TypeError(f"X is of type {type(X).__name__}. {ACCEPTED}")
+    return _open_array(estimator, X, device, reset)
 
 
 def output_array(
@@ -147,8 +158,9 @@ def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, rese
 
 
 def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
-    if len(X) < (2 if reset else 1):
-        raise ValueError(f"X is a Dataset with {len(X)} item(s); fit needs at least 2 samples.")
+    least = 2 if reset else 1
+    if len(X) < least:
+        raise ValueError(f"X is a Dataset with {len(X)} item(s), but needs at least {least}.")
     source = DatasetSource(X, device, estimator.num_workers)
     _record_shape(estimator, source.sample_shape, reset)
     return source
@@ -168,16 +180,34 @@ def _open_files(
     return source
 
 
-def _open_images(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
-    X = check_array(
-        X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
-        ensure_all_finite=False, estimator=estimator, input_name="X",
-    )  # fmt: skip
-    _check_values(estimator, X)
-    last = _channels_last(X.shape)
-    shape = (X.shape[3], X.shape[1], X.shape[2]) if last else X.shape[1:]
+def _open_array(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
+    with _explained():
+        array = check_array(
+            X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
+            ensure_all_finite=False, estimator=estimator, input_name="X",
+        )  # fmt: skip
+    if array.ndim not in (2, 4):
+        raise ValueError(
+            f"Found array with dim {array.ndim} (shape={array.shape}). {ACCEPTED} Reshape it; "
+            "grey images have one channel."
+        )
+    if array.ndim == 2:  # what is left to check are names and number of the features
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    _check_values(estimator, array)
+    last = array.ndim == 4 and _channels_last(array.shape)
+    shape = (array.shape[3], *array.shape[1:3]) if last else array.shape[1:]
     _record_shape(estimator, shape, reset)
-    return open_array(X, device, channels_last=last)
+    return open_array(array, device, channels_last=last)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Add to an error what X may be: numpy's say neither that nor that they are about X."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(ACCEPTED)
+        raise
 
 
 def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
@@ -190,7 +220,7 @@ def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
     for start in range(0, len(X), CHECKED_ROWS):
         part = X[start : start + CHECKED_ROWS]
         assert_all_finite(part, estimator_name=name, input_name="X")
-        if part.dtype == np.float64 and max(part.max(), -part.min()) > limit:
+        if part.dtype == np.float64 and max(part.max(initial=0), -part.min(initial=0)) > limit:
             raise ValueError(
                 "Input X contains a value too large for dtype('float32'), in which networks "
                 "compute. Rescale X."
@@ -200,6 +230,10 @@ def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
 def _record_shape(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool) -> None:
     """Remember the shape of a sample in ``fit``; later, compare with it."""
     images = len(shape) == 3
+    if 0 in shape:
+        raise ValueError(
+            f"X has samples of shape {tuple(shape)}, which hold no numbers. Check how X was made."
+        )
     if reset:
         estimator.n_features_in_ = int(np.prod(shape))
         estimator.__dict__.pop("paths_", None)
@@ -221,23 +255,17 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
     return shape[1] not in CHANNEL_COUNTS and shape[3] in CHANNEL_COUNTS
 
 
+def _is_array(X: Any) -> bool:
+    return any(hasattr(X, name) for name in ("__array__", "__array_interface__", "shape"))
+
+
 def _is_dataset(X: Any) -> bool:
     """Whether X is a map-style torch Dataset (or quacks like one) and not an array or list."""
-    arraylike = hasattr(X, "__array__") or hasattr(X, "__array_interface__") or hasattr(X, "shape")
     mapped = hasattr(X, "__getitem__") and hasattr(X, "__len__")
-    return mapped and not arraylike and not isinstance(X, str | bytes | list | tuple | dict)
+    return mapped and not _is_array(X) and not isinstance(X, bytes | list | tuple | Mapping)
 
 
 def _are_paths(X: Any) -> bool:
     if isinstance(X, list | tuple) and len(X):
         return all(isinstance(item, os.PathLike | str) for item in X)
     return isinstance(X, os.PathLike | str)
-
-
-def _n_axes(X: Any) -> int:
-    if hasattr(X, "ndim"):
-        return int(X.ndim)
-    depth = 0
-    while isinstance(X, list | tuple) and len(X):
-        depth, X = depth + 1, X[0]
-    return depth + getattr(X, "ndim", 0)
