@@ -138,7 +138,8 @@ class DatasetSource:
     Raises
     ------
     ValueError
-        If the items are not tensors or arrays of one common shape, or one is not finite.
+        If the items are not tensors or arrays of real numbers of one common shape, or one is not
+        finite.
     """
 
     def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
@@ -183,18 +184,39 @@ class DatasetSource:
 
     def _item(self, number: int) -> Tensor:
         item = self.dataset[number]
-        sample = item[0] if isinstance(item, tuple | list) else item
-        if isinstance(sample, np.ndarray):
-            # torch takes neither negative strides nor memory that it may not write to.
-            return torch.from_numpy(np.require(sample, stored_dtype(sample[None]), ["C", "W"]))
-        if not isinstance(sample, Tensor):
+        sample = item[0] if isinstance(item, tuple | list) and item else item
+        try:
+            return _as_tensor(sample)
+        except TypeError as flaw:
             raise ValueError(
-                "X is a Dataset; its items have to be tensors or arrays (or tuples that start "
-                f"with one), but item {number} is a {type(sample).__name__}. Add a transform, "
-                "for example torchvision.transforms.v2.PILToTensor()."
-            )
+                "X is a Dataset; its items have to be tensors or arrays of real numbers (or tuples "
+                f"that start with one), but item {number} is {flaw}"
+            ) from flaw
+
+
+def _as_tensor(sample: Any) -> Tensor:
+    """Return an item of a Dataset as a tensor, or raise TypeError with what it is instead."""
+    if not isinstance(sample, Tensor | np.ndarray):
+        from PIL import Image  # for nothing but this advice
+
+        advice = "Let the Dataset return tensors."
+        if isinstance(sample, Image.Image):
+            advice = "Add a transform, for example torchvision.transforms.v2.PILToTensor()."
+        raise TypeError(f"a {type(sample).__name__}. {advice}")
+    if "complex" in str(sample.dtype):
+        raise TypeError(f"complex ({sample.dtype}). Put real and imaginary part side by side.")
+    if isinstance(sample, Tensor):
+        if sample.layout != torch.strided:
+            raise TypeError(f"a tensor of layout {sample.layout}. Use Tensor.to_dense() first.")
         keeps_type = sample.dtype == torch.uint8 and sample.ndim > 1
         return sample.detach() if keeps_type else sample.detach().float()
+    if np.ma.is_masked(sample):
+        raise TypeError("an array with masked entries. Fill or drop them.")
+    try:
+        # torch takes neither negative strides nor memory that it may not write to.
+        return torch.from_numpy(np.require(sample, stored_dtype(sample[None]), ["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"an array of {sample.dtype}: {error}. Convert it to numbers.") from error
 
 
 def open_array(

@@ -125,6 +125,8 @@ class ImageFiles:
         if unreadable not in ("raise", "skip"):
             raise ValueError(f"unreadable must be 'raise' or 'skip'; got {unreadable!r}.")
         if isinstance(source, str | os.PathLike):
+            if not os.fspath(source):
+                raise ValueError("source='' names no folder; for the current one pass '.'.")
             candidates = _find_images(Path(source), extensions)
         else:
             candidates = _check_listed(source)

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+# What is farther from the mean than so many times the scale is brought there. Data have to be made
+# up to come near it, and squares of larger numbers would soon overflow.
+FARTHEST = 1e9
+
 
 class Standardize(nn.Module):
     """Shift and scale the input; buffers carry the statistics into checkpoints and pickles.
@@ -14,8 +18,8 @@ class Standardize(nn.Module):
     Parameters
     ----------
     mean, scale : Tensor
-        Broadcast against a batch: ``(x - mean) / scale``. A zero scale is read as one, so that
-        constant input maps to zero.
+        Broadcast against a batch: ``(x - mean) / scale``, finite for all finite input. A zero scale
+        is read as one, so that constant input maps to zero.
     """
 
     mean: Tensor
@@ -24,11 +28,13 @@ class Standardize(nn.Module):
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean.float())
-        self.register_buffer("scale", torch.where(scale > 0, scale, 1.0).float())
+        # Rounded first: what is above zero in double precision may be zero here.
+        scale = scale.float().clamp(max=torch.finfo(torch.float32).max)
+        self.register_buffer("scale", torch.where(scale > 0, scale, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised batch in the precision of the statistics."""
-        return (x - self.mean) / self.scale
+        return ((x - self.mean) / self.scale).clamp_(-FARTHEST, FARTHEST)
 
 
 class EmbeddingNetwork(nn.Module):

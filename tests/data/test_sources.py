@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from skdeepcluster.data import (
     ArraySource,
@@ -264,8 +265,16 @@ def test_an_error_in_the_dataset_is_passed_on(num_workers):
     ("items", "message"),
     [
         ([], "X is a Dataset without items"),
-        ([object()], r"item 0 is a object\. Add a transform"),
-        ([3.0], "item 0 is a float"),
+        ([object()], r"item 0 is a object\. Let the Dataset return tensors\.$"),
+        ([3.0], r"item 0 is a float\. Let the Dataset return tensors\.$"),
+        ([Image.new("L", (4, 4))], r"item 0 is a Image\. Add a transform.*PILToTensor\(\)"),
+        ([()], r"item 0 is a tuple\. Let"),
+        ([[]], r"item 0 is a list\. Let"),
+        ([torch.zeros(3) + 1j], r"item 0 is complex \(torch.complex64\)\. Put real"),
+        ([(np.zeros(3) + 1j, 7)], r"item 0 is complex \(complex128\)\. Put real"),
+        ([torch.zeros(3).to_sparse()], r"item 0 is a tensor of layout torch.sparse_coo\. .*dense"),
+        ([np.ma.masked_equal(np.zeros(3), 0)], "item 0 is an array with masked entries"),
+        ([np.array(["a", "b"])], r"item 0 is an array of <U1: could not convert .*'a'"),
         ([torch.zeros(3, 4)], r"item 0 has shape \(3, 4\)"),
         ([torch.zeros(())], r"item 0 has shape \(\)"),
     ],

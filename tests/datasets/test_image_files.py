@@ -268,6 +268,8 @@ def test_sources_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
     with pytest.raises(ValueError, match=re.escape(repr(str(tmp_path)))):
         ImageFiles(tmp_path)
+    with pytest.raises(ValueError, match=r"source='' names no folder; .* pass '\.'"):
+        ImageFiles("")
     with pytest.raises(ValueError, match="empty list"):
         ImageFiles([])
     with pytest.raises(ValueError, match=r"source is a file.*notes\.txt"):

@@ -41,6 +41,23 @@ def test_constant_input_maps_to_zero(value):
     assert not standardize(torch.full((3, 2), value)).any()
 
 
+def test_a_scale_that_single_precision_reads_as_zero_is_one():
+    scale = torch.tensor([1e-46, 1e-45, 1e39], dtype=torch.float64)
+    standardize = Standardize(torch.zeros(3), scale)
+    smallest = torch.tensor([[1e-45, 1e-45, 0.0]])
+    assert torch.equal(standardize(smallest), torch.tensor([[1e-45, 1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1.0, 3e38])
+def test_finite_input_stays_finite(scale):
+    limit = torch.finfo(torch.float32).max
+    standardize = Standardize(torch.tensor(-limit), torch.tensor(scale))
+    out = standardize(torch.tensor([[-limit], [0.0], [limit]]))
+    assert out.isfinite().all()
+    assert (out.diff(dim=0) >= 0).all()
+    assert out[0] == 0
+
+
 def test_statistics_are_single_precision_and_travel_with_the_module():
     standardize = Standardize(
         torch.ones(2, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
