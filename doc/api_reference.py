@@ -9,6 +9,7 @@ API_REFERENCE: dict[str, tuple[str, list[str]]] = {
         ["MiniClustering", "CalibratedDeepClustering", "StableClusterDiscrimination"],
     ),
     "Pretraining": ("skdeepcluster.pretraining", ["BYOL", "MoCo", "SimCLR"]),
+    "Saved models": ("skdeepcluster", ["load"]),
     "Calibration of other clusterers": ("skdeepcluster.calibration", ["RegionCalibrator"]),
     "Scores": (
         "skdeepcluster.metrics",

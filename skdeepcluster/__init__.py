@@ -5,6 +5,7 @@ from skdeepcluster.estimators import (
     DeepClusterer,
     MiniClustering,
     StableClusterDiscrimination,
+    load,
 )
 
 __version__ = "0.1.0.dev0"
@@ -14,4 +15,5 @@ __all__ = [
     "MiniClustering",
     "StableClusterDiscrimination",
     "__version__",
+    "load",
 ]

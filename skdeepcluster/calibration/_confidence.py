@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,42 @@ class ConfidenceHead(nn.Module):
         # Not nn.Linear, whose random start would be drawn from torch's global generator.
         self.weight = nn.Parameter(torch.zeros(n_clusters, width))
         self.bias = nn.Parameter(torch.zeros(n_clusters))
+
+    @classmethod
+    def from_tensors(cls, scales: Tensor, weight: Tensor, bias: Tensor) -> Self:
+        """Return a head that has learned already.
+
+        Parameters
+        ----------
+        scales : Tensor of shape (n_views,)
+        weight : Tensor of shape (n_clusters, n_features), of all views together
+        bias : Tensor of shape (n_clusters,)
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit each other.
+        """
+        if scales.ndim != 1 or weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ValueError(
+                "A confidence head has scales of shape (n_views,), weight of shape (n_clusters, "
+                f"n_features) and bias of shape (n_clusters,), but these have {tuple(scales.shape)}"
+                f", {tuple(weight.shape)} and {tuple(bias.shape)}."
+            )
+        head = cls([torch.ones(1, weight.shape[1])], len(weight))
+        head.scales = scales
+        head.weight, head.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return head
+
+    def check(self, n_clusters: int, widths: Sequence[int]) -> None:
+        """Raise ValueError if the head is not made for so many clusters and views so wide."""
+        expected = (n_clusters, sum(widths)), (len(widths),)
+        found = tuple(self.weight.shape), tuple(self.scales.shape)
+        if found != expected:
+            raise ValueError(
+                f"the confidence head has weights and scales of the shapes {found}, which should "
+                f"be {expected}"
+            )
 
     def forward(self, *views: Tensor) -> Tensor:
         """Return the logits of the votes."""

@@ -53,6 +53,16 @@ class DeepClusterer(PredictingEstimator):
         "pretraining": [one_of("auto"), Pretrainer, None],
         "calibrate": ["boolean"],
     }
+    _FITTED: ClassVar[dict[str, Any]] = {
+        **DeepEstimator._FITTED,
+        "labels_": np.ndarray,
+        "cluster_sizes_": np.ndarray,
+        "cluster_centers_": np.ndarray,
+        "class_weights_": np.ndarray,
+        "n_skipped_steps_": int,
+        "_n_sized": int,
+        "_confidence": ConfidenceHead | None,
+    }
 
     n_clusters: int
     pretraining: str | Pretrainer | None
@@ -194,6 +204,30 @@ class DeepClusterer(PredictingEstimator):
         pretrainer = self._pretrainer()
         return None if pretrainer is None else pretrainer._make_projector
 
+    def _make_networks(self, model: ClusterModel) -> nn.Module:
+        return self._make_objective(model)
+
+    def _adopt(self, networks: Any) -> None:
+        super()._adopt(networks)
+        self._check_answer(self.__dict__, self._n_clusters())
+
+    def _check_answer(self, answer: dict[str, Any], n_clusters: int) -> None:
+        """Raise ValueError if loaded attributes do not suit this number of clusters."""
+        width = self._model.embedding.embedding_dim
+        for name, shape in {
+            "labels_": (len(answer["labels_"]),),
+            "cluster_sizes_": (n_clusters,),
+            "cluster_centers_": (n_clusters, width),
+            "class_weights_": (n_clusters,),
+        }.items():
+            if answer[name].shape != shape:
+                raise ValueError(f"{name} has shape {answer[name].shape}; its networks say {shape}")
+        if not np.isin(answer["labels_"], np.arange(n_clusters)).all():
+            raise ValueError(f"labels_ are not all among the {n_clusters} clusters")
+        if answer["_confidence"] is not None:
+            widths = [width] if self._takes_images() else [self.n_features_in_, width]
+            answer["_confidence"].check(n_clusters, widths)
+
     def _phases(self) -> list[str]:
         phases = self._own_phases()
         if self._goes_on():
@@ -251,7 +285,7 @@ class DeepClusterer(PredictingEstimator):
             views = [prepared_rows(self._model.prepare, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
         n_clusters = self._n_clusters()
-        votes = vote(views, labels, n_clusters, generator)
+        votes = trainer.agreed(vote(views, labels, n_clusters, generator))
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
 

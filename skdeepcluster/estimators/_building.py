@@ -130,9 +130,7 @@ def _feature_networks(
         identity = nn.Identity()
         return prepare, EmbeddingNetwork(identity, identity, source.sample_shape[0])
     network, width = build_backbone(backbone, source.sample_shape)
-    if projector is None:
-        return prepare, EmbeddingNetwork(network, nn.Identity(), width)
-    return prepare, EmbeddingNetwork(network, *projector(width, images=False))
+    return prepare, _project(network, width, projector, images=False)
 
 
 def _image_networks(
@@ -152,9 +150,44 @@ def _image_networks(
             span = max(high - low, torch.finfo(torch.float32).tiny)
             mean, deviation = (mean - low) / span, variance.sqrt() / span
         network = nn.Sequential(Standardize(mean, deviation), network)
+    return prepare, _project(network, width, projector, images=True)
+
+
+def blank_networks(
+    sample_shape: tuple[int, ...],
+    network: nn.Module,
+    width: int,
+    projector: MakeProjector | None,
+) -> tuple[nn.Module, EmbeddingNetwork]:
+    """Return networks as :func:`build_networks` shapes them, whose numbers are yet to be loaded.
+
+    Parameters
+    ----------
+    sample_shape : tuple of int
+        Of the samples that the networks take.
+    network : nn.Module
+        The backbone.
+    width : int
+        Number of features that it returns.
+    projector : callable or None
+        See :func:`build_networks`.
+    """
+    if len(sample_shape) == 1:
+        prepare = Standardize(torch.zeros(sample_shape), torch.ones(()))
+        return prepare, _project(network, width, projector, images=False)
+    if not isinstance(next(network.children(), None), Standardize):
+        channels = torch.ones(sample_shape[0], 1, 1)
+        network = nn.Sequential(Standardize(channels, channels), network)
+    prepare = Standardize(torch.zeros(()), torch.ones(()))
+    return prepare, _project(network, width, projector, images=True)
+
+
+def _project(
+    network: nn.Module, width: int, projector: MakeProjector | None, *, images: bool
+) -> EmbeddingNetwork:
     if projector is None:
-        return prepare, EmbeddingNetwork(network, nn.Identity(), width)
-    return prepare, EmbeddingNetwork(network, *projector(width, images=True))
+        return EmbeddingNetwork(network, nn.Identity(), width)
+    return EmbeddingNetwork(network, *projector(width, images=images))
 
 
 @torch.no_grad()

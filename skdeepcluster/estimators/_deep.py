@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdeepcluster.data import Source
-from skdeepcluster.estimators._building import Recipe, given
+from skdeepcluster.estimators._building import MakeProjector, Recipe, given
 from skdeepcluster.estimators._inference import Predictions, infer
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._validation import (
@@ -36,9 +36,12 @@ from skdeepcluster.networks import ClusterModel
 from skdeepcluster.training import (
     MAX_SEED,
     CheckpointFolder,
+    Processes,
     Trainer,
     choose_device,
     choose_precision,
+    choose_processes,
+    explain_lost_processes,
     intra_op_threads,
 )
 
@@ -67,6 +70,9 @@ class DeepEstimator(
         "accumulate": [integer(1)],
         "learning_rate": [one_of("auto"), real(0, None, "neither")],
         "device": [str, torch.device],
+        "devices": [one_of("auto"), integer(1)],
+        "num_nodes": [integer(1)],
+        "strategy": [one_of("auto", "ddp")],
         "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed")],
         "num_workers": [integer(0)],
         "checkpoint_dir": [str, os.PathLike, None],
@@ -78,6 +84,19 @@ class DeepEstimator(
     _doc_link_template = f"{REFERENCE}/skdeepcluster.{{estimator_name}}.html"
     # Networks that go into a pickle as CPU tensors, and what says whether there are any.
     _NETWORKS: ClassVar[tuple[str, ...]] = ()
+    # What save writes besides: the type of every fitted attribute, and of those that not all have.
+    _FITTED: ClassVar[dict[str, Any]] = {
+        "n_features_in_": int,
+        "history_": list,
+        "n_iter_": int,
+        "device_": str,
+    }
+    _SOMETIMES_FITTED: ClassVar[dict[str, Any]] = {
+        "feature_names_in_": np.ndarray,
+        "image_shape_": tuple,
+        "paths_": list,
+        "_sklearn_output_config": dict,  # of set_output
+    }
 
     backbone: str | os.PathLike[str] | nn.Module
     pretrained: bool | str | os.PathLike[str]
@@ -86,6 +105,9 @@ class DeepEstimator(
     accumulate: int
     learning_rate: float | str
     device: str | torch.device
+    devices: int | str
+    num_nodes: int
+    strategy: str
     precision: str
     num_workers: int
     checkpoint_dir: str | os.PathLike[str] | None
@@ -121,15 +143,17 @@ class DeepEstimator(
         Raises
         ------
         ValueError
-            If X is empty, sparse, not finite or of the wrong shape, or has too few samples.
+            If X is empty, not finite or of the wrong shape, or has too few samples.
+        TypeError
+            If X is sparse, or of a type that cannot be read.
         DivergenceError
             If the loss is not finite. The estimator is then fitted with the last good state.
         """
-        device = choose_device(self.device)
+        device = self._processes().own_device(choose_device(self.device))
         source = open_source(self, X, device, reset=True)
         self._check_enough_samples(source)
         n_threads = torch.get_num_threads()
-        with intra_op_threads(self._n_threads(device)):
+        with explain_lost_processes(), intra_op_threads(self._n_threads(device)):
             self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
 
@@ -147,6 +171,98 @@ class DeepEstimator(
             Samples that belong together lie close together, as measured by the cosine.
         """
         return self._infer(X, lambda batch: batch.embedding.numpy())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a folder that :func:`skdeepcluster.load` reads.
+
+        The folder holds ``model.json`` and ``tensors.safetensors``: numbers and text, no code. They
+        are read back and compared before they take the place of an earlier model. Neither training
+        data nor callbacks are in them, nor is a `backbone` that is a module, though its trained
+        weights are. Where several processes fit together, one of them should save.
+
+        Parameters
+        ----------
+        path : path
+            Folder; made if there is none. It may hold an earlier model, and nothing else.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If something cannot be kept as numbers and text, a ``RandomState`` for example, if
+            parameters were changed after the fit so that they no longer describe its networks, or
+            if ``path`` holds other files.
+        OSError
+            If the files cannot be written, for example to a full disk.
+
+        See Also
+        --------
+        skdeepcluster.load : Read it again.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn.datasets import load_digits
+        >>> import skdeepcluster
+        >>> X, _ = load_digits(n_class=3, return_X_y=True)
+        >>> model = skdeepcluster.MiniClustering(3, random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(folder)
+        ...     files = sorted(file.name for file in Path(folder).iterdir())
+        ...     again = skdeepcluster.load(folder)
+        >>> files
+        ['model.json', 'tensors.safetensors']
+        >>> bool((again.predict(X) == model.labels_).all())
+        True
+        """
+        from skdeepcluster.estimators._saving import save  # it needs this class
+
+        save(self, path)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the networks, from raw samples to probabilities, as one ONNX file.
+
+        Its input ``X`` has shape (n_samples, n_features) or (n_samples, channels, height, width),
+        for any number of samples, and is float32; images of uint8 are passed as float32 from 0 to
+        255. Its outputs are ``embedding`` and, of clusterers, ``labels`` and ``probabilities``, as
+        :meth:`transform`, ``predict`` and ``predict_proba`` return them, calibration included.
+
+        Needs the packages onnx and onnxscript: ``pip install 'skdeepcluster[onnx]'``.
+
+        Parameters
+        ----------
+        path : path
+            The file; one of that name is replaced.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ImportError
+            If onnx or onnxscript is missing.
+        ValueError
+            If a `backbone` does what ONNX cannot express.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import onnxruntime
+        >>> from sklearn.datasets import load_digits
+        >>> from skdeepcluster import MiniClustering
+        >>> X, _ = load_digits(n_class=3, return_X_y=True)
+        >>> model = MiniClustering(3, random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.to_onnx(f"{folder}/model.onnx")
+        ...     session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+        >>> embedding, labels, probabilities = session.run(None, {"X": X.astype("float32")})
+        >>> bool((labels == model.labels_).all())
+        True
+        """
+        from skdeepcluster.estimators._onnx import export  # it needs this class
+
+        export(self, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return all(hasattr(self, name) for name in self._NETWORKS)
@@ -171,8 +287,24 @@ class DeepEstimator(
         """The fitted networks."""
 
     @property
+    def _sample_shape(self) -> tuple[int, ...]:
+        return getattr(self, "image_shape_", (self.n_features_in_,))
+
+    @property
     def _n_features_out(self) -> int:
         return self._model.embedding.embedding_dim
+
+    @abstractmethod
+    def _projector(self) -> MakeProjector | None:
+        """Return what makes a projector, if anything teaches it."""
+
+    @abstractmethod
+    def _make_networks(self, model: ClusterModel) -> Any:
+        """Return all that a fit trains, around a model without a head, shaped but not started."""
+
+    def _adopt(self, networks: Any) -> None:
+        """Take networks that were loaded, after all other fitted attributes, as those of a fit."""
+        setattr(self, self._NETWORKS[0], networks)
 
     @abstractmethod
     def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
@@ -189,6 +321,10 @@ class DeepEstimator(
     def _goes_on(self) -> bool:
         """Whether ``warm_start`` goes on from the networks of an earlier fit."""
 
+    def _processes(self) -> Processes:
+        """Return the processes that fit together."""
+        return choose_processes(self.devices, self.num_nodes, self.strategy)
+
     def _make_trainer(self, source: Source) -> Trainer:
         checkpoint = None
         if self.checkpoint_dir is not None:
@@ -199,12 +335,21 @@ class DeepEstimator(
             precision=choose_precision(self.precision, source.device, source.sample_shape),
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
             checkpoint=checkpoint,
+            processes=self._processes(),
             verbose=int(self.verbose),
         )
 
     def _fingerprint(self, source: Source) -> dict[str, str]:
         """Return what a checkpoint must agree with: the parameters, and a sample of the data."""
-        free = ("checkpoint_dir", "device", "num_workers", "verbose")
+        free = (
+            "checkpoint_dir",
+            "device",
+            "devices",
+            "num_nodes",
+            "num_workers",
+            "strategy",
+            "verbose",
+        )
         parameters = {
             name: type(value).__name__ if isinstance(value, BaseEstimator) else repr(value)
             for name, value in sorted(self.get_params().items())

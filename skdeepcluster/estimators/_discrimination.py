@@ -37,7 +37,13 @@ from skdeepcluster.estimators._pretraining import (
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._simclr import SimCLR
 from skdeepcluster.estimators._start import candidate_partitions
-from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.estimators._validation import (
+    TEMPERATURE,
+    integer,
+    one_of,
+    positive_integers,
+    real,
+)
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import kmeans
@@ -136,6 +142,16 @@ class StableClusterDiscrimination(DeepClusterer):
         gives the share of independent partitions that agree. False gives the softmax of the head.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    devices : int or "auto", default=1
+        Devices on each machine that share the work on every batch; on a CPU, processes. More than
+        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
+        as many as it has started. The result does not depend on their number, up to rounding.
+    num_nodes : int, default=1
+        Machines that take part.
+    strategy : {"auto", "ddp"}, default="auto"
+        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
+        DistributedDataParallel, which is faster where the exchange takes long, and demands that
+        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
         with AMX), else "32-true".
@@ -177,7 +193,7 @@ class StableClusterDiscrimination(DeepClusterer):
     n_iter_ : int
         Epochs of the clustering phase.
     n_skipped_steps_ : int
-        Batches of the refinement without a confident sample, which changed nothing.
+        Batches of the refinement without a confident sample, which changed no weight.
     device_ : str
         Where the fit ran.
     n_features_in_ : int
@@ -222,10 +238,18 @@ class StableClusterDiscrimination(DeepClusterer):
         "entropy_weight": [real(0, None, "left")],
         "over_clusterings": [one_of("auto"), "array-like"],
         "label_share": [real(0, 1, "both")],
-        "temperature": [real(0, None, "neither")],
+        "temperature": [TEMPERATURE],
         "neighbor_weight": [real(0, None, "left")],
         "refine": ["boolean"],
         "center_learning_rate": [one_of("auto"), real(0, None, "neither")],
+    }
+    _FITTED: ClassVar[dict[str, Any]] = {
+        **DeepClusterer._FITTED,
+        "n_clusters_": int,
+        "head_scores_": dict,
+        "selected_stage_": str,
+        "_best_heads": dict,
+        "_by_count": dict,
     }
     # What differs between the numbers of clusters of one fit.
     _ANSWER = (
@@ -263,6 +287,9 @@ class StableClusterDiscrimination(DeepClusterer):
         center_learning_rate: float | str = "auto",
         calibrate: bool = True,
         device: str | torch.device = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -290,6 +317,9 @@ class StableClusterDiscrimination(DeepClusterer):
         self.center_learning_rate = center_learning_rate
         self.calibrate = calibrate
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
@@ -343,7 +373,7 @@ class StableClusterDiscrimination(DeepClusterer):
         """Return the numbers of clusters to choose from."""
         if isinstance(self.n_clusters, Integral):
             return [int(self.n_clusters)]
-        return _positive_integers("n_clusters", self.n_clusters)
+        return positive_integers("n_clusters", self.n_clusters)
 
     def _most_clusters(self) -> int:
         return max(self._counts())
@@ -373,7 +403,7 @@ class StableClusterDiscrimination(DeepClusterer):
         """Return the numbers of clusters of the further heads."""
         multiples = self._resolve(self.over_clusterings, features=[4], images=range(2, 11))
         most = self._most_clusters()
-        multiples = _positive_integers("over_clusterings", multiples)
+        multiples = positive_integers("over_clusterings", multiples)
         return sorted({n_fine_clusters(multiple, most, self._n_sized) for multiple in multiples})
 
     def _build(self, source: Source, trainer: Trainer) -> DiscriminationObjective:
@@ -404,6 +434,16 @@ class StableClusterDiscrimination(DeepClusterer):
             objective.select(min(self._objective.selected, objective.n_candidates - 1))
         return objective
 
+    def _adopt(self, networks: DiscriminationObjective) -> None:
+        networks.select(self._best_heads[self.n_clusters_])
+        super()._adopt(networks)
+        for k, answer in self._by_count.items():
+            if set(answer) != set(self._ANSWER):
+                raise ValueError(f"_by_count has {sorted(answer)} for {k} clusters")
+            if networks.heads[self._best_heads[k]].n_clusters != k:
+                raise ValueError(f"_best_heads names a head of another number of clusters for {k}")
+            self._check_answer(answer, k)
+
     def _start(
         self,
         objective: DiscriminationObjective,
@@ -432,7 +472,7 @@ class StableClusterDiscrimination(DeepClusterer):
             partitions += candidates.values()
         partitions += [run.labels for run in fine]
         for head, labels in zip(objective.heads, partitions, strict=True):
-            head.start_from(embedding, labels)
+            head.start_from(embedding, trainer.agreed(labels))
 
     def _train(
         self,
@@ -548,12 +588,3 @@ def _encoder_schedule(epochs: int) -> Schedule:
     """Let the centres find their places for an epoch, then warm up, as in the paper."""
     rest = 1 / max(epochs, 2)
     return delayed(rest, min(WARMUP_EPOCHS * rest, 0.25 + rest))
-
-
-def _positive_integers(name: str, values: Any) -> list[int]:
-    found = list(values)
-    integers = [v for v in found if isinstance(v, (int, np.integer)) and not isinstance(v, bool)]
-    numbers = [int(v) for v in integers if v > 0]
-    if len(numbers) != len(found) or not numbers or len(set(numbers)) != len(numbers):
-        raise ValueError(f"{name}={found!r} should be different positive integers, at least one.")
-    return numbers

@@ -62,12 +62,18 @@ def infer(
     if second_opinion is not None:
         second_opinion.to(source.device).eval()
     for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
-        prepared = model.prepare(rows)
-        embedding = model.embedding(prepared)
-        said = [embedding, model.head(embedding)]
-        if second_opinion is not None:
-            said.append(second_opinion(*descriptions(prepared, embedding)))
+        said = consult(model, rows, second_opinion)
         yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
+
+
+def consult(model: ClusterModel, rows: Tensor, second_opinion: nn.Module | None) -> list[Tensor]:
+    """Return embedding, logits and the second opinion, if there is one, of a batch."""
+    prepared = model.prepare(rows)
+    embedding = model.embedding(prepared)
+    said = [embedding, model.head(embedding)]
+    if second_opinion is not None:
+        said.append(second_opinion(*descriptions(prepared, embedding)))
+    return said
 
 
 def descriptions(prepared: Tensor, embedding: Tensor) -> list[Tensor]:

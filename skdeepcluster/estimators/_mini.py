@@ -103,6 +103,16 @@ class MiniClustering(TwoStageClusterer):
         clustering head, which is too sure of itself.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    devices : int or "auto", default=1
+        Devices on each machine that share the work on every batch; on a CPU, processes. More than
+        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
+        as many as it has started. The result does not depend on their number, up to rounding.
+    num_nodes : int, default=1
+        Machines that take part.
+    strategy : {"auto", "ddp"}, default="auto"
+        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
+        DistributedDataParallel, which is faster where the exchange takes long, and demands that
+        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
         with AMX), else "32-true".
@@ -136,7 +146,7 @@ class MiniClustering(TwoStageClusterer):
     n_iter_ : int
         Epochs of the clustering phase.
     n_skipped_steps_ : int
-        Batches without a confident sample, which changed nothing.
+        Batches without a confident sample, which changed no weight.
     device_ : str
         Where the fit ran.
     n_features_in_ : int
@@ -155,7 +165,7 @@ class MiniClustering(TwoStageClusterer):
     Notes
     -----
     The class weights come from a running table of all samples, never from one batch, which may hold
-    fewer samples than there are clusters. Batches without a confident sample change nothing.
+    fewer samples than there are clusters. Batches without a confident sample change no weight.
 
     On the feature arrays measured so far the gain over k-means comes from the pretraining and the
     start; there the paper's terms neither help nor harm (``benchmarks/features.py --ablation``).
@@ -214,6 +224,9 @@ class MiniClustering(TwoStageClusterer):
         learning_rate: float | str = "auto",
         calibrate: bool = True,
         device: str | torch.device = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -240,6 +253,9 @@ class MiniClustering(TwoStageClusterer):
         self.learning_rate = learning_rate
         self.calibrate = calibrate
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir

@@ -13,7 +13,7 @@ from torch import nn
 from skdeepcluster.estimators._building import Recipe
 from skdeepcluster.estimators._deep import DeepEstimator
 from skdeepcluster.estimators._pretraining import Pretrainer, remembered
-from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.estimators._validation import TEMPERATURE, integer, one_of, real
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import MoCoObjective
 
@@ -56,6 +56,16 @@ class MoCo(Pretrainer):
         which rises and falls along a cosine (CDC: 0.5 for batches of 512).
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    devices : int or "auto", default=1
+        Devices on each machine that share the work on every batch; on a CPU, processes. More than
+        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
+        as many as it has started. The result does not depend on their number, up to rounding.
+    num_nodes : int, default=1
+        Machines that take part.
+    strategy : {"auto", "ddp"}, default="auto"
+        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
+        DistributedDataParallel, which is faster where the exchange takes long, and demands that
+        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
         with AMX), else "32-true".
@@ -111,7 +121,7 @@ class MoCo(Pretrainer):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepEstimator._parameter_constraints,
         "queue_size": [integer(1)],
-        "temperature": [real(0, None, "neither")],
+        "temperature": [TEMPERATURE],
         "momentum": [one_of("auto"), real(0, 1, "both")],
         "final_momentum": [one_of("auto"), real(0, 1, "both")],
     }
@@ -130,6 +140,9 @@ class MoCo(Pretrainer):
         accumulate: int = 1,
         learning_rate: float | str = "auto",
         device: str | torch.device = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -148,6 +161,9 @@ class MoCo(Pretrainer):
         self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir

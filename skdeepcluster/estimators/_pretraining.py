@@ -14,6 +14,7 @@ from torch import nn
 
 from skdeepcluster.data import NeighborViews, Source
 from skdeepcluster.estimators._building import (
+    MakeProjector,
     PairedViews,
     Recipe,
     build_networks,
@@ -124,6 +125,12 @@ class Pretrainer(DeepEstimator):
     @property
     def _model(self) -> ClusterModel:
         return self._fitted_model
+
+    def _projector(self) -> MakeProjector:
+        return self._make_projector
+
+    def _make_networks(self, model: ClusterModel) -> ClusterModel:
+        return model
 
     def _phases(self) -> list[str]:
         return ["pretraining"]

@@ -16,7 +16,7 @@ from skdeepcluster.estimators._pretraining import (
     IMAGE_TEMPERATURE,
     Pretrainer,
 )
-from skdeepcluster.estimators._validation import one_of, real
+from skdeepcluster.estimators._validation import TEMPERATURE, one_of
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import ContrastiveObjective
 from skdeepcluster.training import Schedule, one_cycle
@@ -52,6 +52,16 @@ class SimCLR(Pretrainer):
         "auto" is 0.001, one cycle of AdamW, for feature arrays; for images the same rate and cycle.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    devices : int or "auto", default=1
+        Devices on each machine that share the work on every batch; on a CPU, processes. More than
+        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
+        as many as it has started. The result does not depend on their number, up to rounding.
+    num_nodes : int, default=1
+        Machines that take part.
+    strategy : {"auto", "ddp"}, default="auto"
+        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
+        DistributedDataParallel, which is faster where the exchange takes long, and demands that
+        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
         with AMX), else "32-true".
@@ -109,7 +119,7 @@ class SimCLR(Pretrainer):
     _image_optimizer = torch.optim.AdamW
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepEstimator._parameter_constraints,
-        "temperature": [one_of("auto"), real(0, None, "neither")],
+        "temperature": [one_of("auto"), TEMPERATURE],
     }
 
     def __init__(
@@ -123,6 +133,9 @@ class SimCLR(Pretrainer):
         accumulate: int = 1,
         learning_rate: float | str = "auto",
         device: str | torch.device = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -138,6 +151,9 @@ class SimCLR(Pretrainer):
         self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir

@@ -66,7 +66,8 @@ class TwoStageClusterer(DeepClusterer):
         labels = None
         if self.init != "random":
             labels = self._partition(embedding, mini, views, objective.model, source, generator)
-        objective.start(embedding, labels, mini.labels, generator)
+            labels = trainer.agreed(labels)
+        objective.start(embedding, labels, trainer.agreed(mini.labels), generator)
         if labels is not None and "start" in self._own_phases():
             if isinstance(views, NeighborViews):
                 neighbors = views.neighbors.to(labels.device)

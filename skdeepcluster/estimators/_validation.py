@@ -72,6 +72,10 @@ def one_of(*options: str) -> StrOptions:
     return StrOptions(set(options))
 
 
+# Of cosines: colder logits overflow, and hotter ones are all the same.
+TEMPERATURE = real(1e-6, 1e6, "both")
+
+
 def positive_integers(name: str, values: Any) -> list[int]:
     """Check that the values of a parameter are different integers above 0; return them as ints."""
     found = list(values)
@@ -219,7 +223,8 @@ def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
     name = type(estimator).__name__
     for start in range(0, len(X), CHECKED_ROWS):
         part = X[start : start + CHECKED_ROWS]
-        assert_all_finite(part, estimator_name=name, input_name="X")
+        with np.errstate(invalid="ignore"):  # it adds all up first, and infinities may cancel
+            assert_all_finite(part, estimator_name=name, input_name="X")
         if part.dtype == np.float64 and max(part.max(initial=0), -part.min(initial=0)) > limit:
             raise ValueError(
                 "Input X contains a value too large for dtype('float32'), in which networks "

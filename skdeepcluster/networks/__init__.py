@@ -1,6 +1,13 @@
 """Networks: backbones, projectors and heads. They know neither losses nor loops."""
 
-from skdeepcluster.networks._backbones import build_backbone, is_pretrained, same_backbone
+from skdeepcluster.networks._backbones import (
+    build_backbone,
+    is_pretrained,
+    output_width,
+    rebuild_backbone,
+    same_backbone,
+    timm_recipe,
+)
 from skdeepcluster.networks._embedding import (
     ClusterModel,
     EmbeddingNetwork,
@@ -29,5 +36,8 @@ __all__ = [
     "is_pretrained",
     "most_likely",
     "multilayer_perceptron",
+    "output_width",
+    "rebuild_backbone",
     "same_backbone",
+    "timm_recipe",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,58 @@ def build_backbone(
         network = _timm_model(backbone, sample_shape, pretrained)
     # The order in memory that convolutions are fastest in; nothing else notices.
     network.to(memory_format=torch.channels_last)
-    return network, _output_width(network, sample_shape)
+    return network, output_width(network, sample_shape)
+
+
+def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[str, bool]:
+    """Return name and stem by which :func:`rebuild_backbone` makes a network of the same shape.
+
+    Parameters
+    ----------
+    backbone : "auto", str or path
+        What :func:`build_backbone` was given.
+    network : nn.Module
+        What it made of it, for images.
+    """
+    small_stem = bool(getattr(network, "small_stem", False))
+    if isinstance(backbone, os.PathLike):
+        published: Any = network.pretrained_cfg
+        return str(published["architecture"]), small_stem
+    return DEFAULT_IMAGE_BACKBONE if backbone == "auto" else backbone, small_stem
+
+
+def rebuild_backbone(name: str, n_channels: int, small_stem: bool) -> nn.Module:
+    """Build a timm model as :func:`build_backbone` did, without any weights to load.
+
+    Parameters
+    ----------
+    name : str
+        A timm model name. Those by which timm would read a folder or a hub are refused.
+    n_channels : int
+        Channels of the images.
+    small_stem : bool
+        Whether it had the first layer for small images.
+
+    Returns
+    -------
+    nn.Module
+        With random weights.
+
+    Raises
+    ------
+    ValueError
+        If there is no timm model of this name.
+    """
+    import timm
+
+    if not re.fullmatch(r"\w+(\.\w+)?", name) or not timm.is_model(name):
+        raise ValueError(
+            f"{name!r} is the name of no timm model. timm.list_models() lists those that there are."
+        )
+    network: nn.Module = timm.create_model(name, in_chans=n_channels, num_classes=0)
+    if small_stem:
+        network = _use_small_image_stem(network)
+    return network.to(memory_format=torch.channels_last)
 
 
 def is_pretrained(
@@ -218,11 +270,12 @@ def _use_small_image_stem(network: nn.Module) -> nn.Module:
             break
     if isinstance(getattr(network, "maxpool", None), nn.Module):
         network.maxpool = nn.Identity()
+    network.small_stem = True  # type: ignore[assignment]  # for timm_recipe
     return network
 
 
 @torch.no_grad()
-def _output_width(network: nn.Module, sample_shape: Sequence[int]) -> int:
+def output_width(network: nn.Module, sample_shape: Sequence[int]) -> int:
     """Ask the network itself: the number of features it returns for two empty samples."""
     was_training = network.training
     network.eval()
@@ -230,7 +283,8 @@ def _output_width(network: nn.Module, sample_shape: Sequence[int]) -> int:
         output = network(torch.zeros(2, *sample_shape))
     except Exception as error:
         raise ValueError(
-            f"The backbone cannot take samples of shape {tuple(sample_shape)}: {error}"
+            f"The backbone cannot take samples of shape {tuple(sample_shape)}: {error}. Pass "
+            "samples of another shape, or another backbone."
         ) from error
     network.train(was_training)
     if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != 2:

@@ -2,7 +2,9 @@
 
 from skdeepcluster.training._checkpoint import CheckpointFolder
 from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
+from skdeepcluster.training._engine import get_fabric
 from skdeepcluster.training._loop import MAX_SEED, EpochHook, Phase, SilentHook, Trainer
+from skdeepcluster.training._processes import Processes, choose_processes, explain_lost_processes
 from skdeepcluster.training._schedules import Schedule, constant, cosine, delayed, one_cycle
 
 __all__ = [
@@ -10,14 +12,18 @@ __all__ = [
     "CheckpointFolder",
     "EpochHook",
     "Phase",
+    "Processes",
     "Schedule",
     "SilentHook",
     "Trainer",
     "choose_device",
     "choose_precision",
+    "choose_processes",
     "constant",
     "cosine",
     "delayed",
+    "explain_lost_processes",
+    "get_fabric",
     "intra_op_threads",
     "one_cycle",
 ]

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import time
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.training._engine import get_fabric
 from skdeepcluster.training._interrupt import graceful_interrupt
+from skdeepcluster.training._processes import (
+    ONE_PROCESS,
+    Processes,
+    average_gradients,
+    shared_batches,
+)
 from skdeepcluster.training._schedules import Schedule, constant
 
 if TYPE_CHECKING:
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 # Seeds of a trainer are drawn below this.
 MAX_SEED = 2**31 - 1
+# No parameter of a network that learns something comes near it.
+LARGE_PARAMETER = 1e3
 
 
 class EpochHook(Protocol):
@@ -120,6 +128,9 @@ class Trainer:
         Source of all randomness; torch's global generator is left as it was found.
     checkpoint : CheckpointFolder, optional
         Where to write after every epoch, and what to resume from.
+    processes : Processes, optional
+        Those that fit together. The first one's seed and checkpoint count, and it alone writes
+        and prints.
     verbose : int, default=0
         Print one line per epoch if positive.
 
@@ -141,6 +152,7 @@ class Trainer:
         precision: str,
         seed: int,
         checkpoint: CheckpointFolder | None = None,
+        processes: Processes = ONE_PROCESS,
         verbose: int = 0,
     ) -> None:
         self.phases = list(phases)
@@ -148,13 +160,15 @@ class Trainer:
         self.precision = precision
         self.seed = seed
         self.checkpoint = checkpoint
+        self.processes = processes
         self.verbose = verbose
         self.history: list[Record] = []
         self.n_skipped_steps = 0
         self.interrupted = False
-        self._fabric: Fabric | None = None
         self._runs: Counter[str] = Counter()
-        self._resumed = checkpoint.load() if checkpoint else None
+        self._resumed = checkpoint.load() if checkpoint and self._is_first else None
+        if processes.count > 1:
+            self.seed, self._resumed = self._fabric.broadcast((self.seed, self._resumed))
         if self._resumed:
             if self._resumed["phase"] not in self.phases:
                 raise ValueError(
@@ -178,6 +192,13 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.generator(purpose).initial_seed())
             yield
+
+    def agreed(self, values: Tensor) -> Tensor:
+        """Return the first process's values, where each has computed them and may have rounded."""
+        if self.processes.count > 1:
+            values = values.to(self.device).contiguous()
+            distributed.broadcast(values, src=0)
+        return values
 
     def has_reached(self, name: str) -> bool:
         """Whether the checkpoint to resume from was written in this phase or a later one."""
@@ -216,7 +237,7 @@ class Trainer:
 
     def _run(self, phase: Phase) -> None:
         phase.objective.to(self.device)
-        fabric = self._fabric = self._fabric or _get_fabric(self.device, self.precision)
+        fabric = self._fabric
         generator = self.generator(phase.name)
         optimizer = phase.optimizer(phase.parameter_groups, fused=True)
         for group in optimizer.param_groups:
@@ -228,6 +249,9 @@ class Trainer:
             # First, because it may convert the parameters to a wider type.
             objective, wrapped = fabric.setup(phase.objective, optimizer)
             first_epoch = self._restore(phase, fabric, optimizer, generator)
+            if self.processes.count > 1:
+                for tensor in phase.objective.state_dict().values():
+                    tensor.copy_(self.agreed(tensor))
             good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
                 phase.hook.begin(epoch)
@@ -237,7 +261,8 @@ class Trainer:
                 _announce_epoch(phase.objective, epoch / phase.epochs)
                 state = _copy_state(phase.objective)
                 try:
-                    record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
+                    with self._shared_batches(phase):
+                        record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
                 except DivergenceError:
                     phase.objective.load_state_dict(good_state)
                     raise
@@ -250,11 +275,12 @@ class Trainer:
                 # Only an epoch without trouble shows that the state it began with was good.
                 good_state = state
                 self.history.append(record)
-                if self.verbose > 0:
+                if self.verbose > 0 and self._is_first:
                     print(_describe(record, phase.epochs))
-                finished = phase.hook.end(epoch) or epoch + 1 == phase.epochs
+                told_to_stop, asked_to_stop = self._any(phase.hook.end(epoch), stop.requested)
+                finished = told_to_stop or epoch + 1 == phase.epochs
                 self._save(phase, fabric, optimizer, generator, epoch, finished)
-                if stop.requested and not (finished and self._is_last(phase)):
+                if asked_to_stop and not (finished and self._is_last(phase)):
                     self._interrupt(phase, epoch)
                 if finished or self.interrupted:
                     break
@@ -293,13 +319,15 @@ class Trainer:
                 fabric.backward(loss / phase.accumulate)
                 n_gathered += 1
             if n_gathered == phase.accumulate or (n_gathered and step + 1 == n_batches):
+                if self.processes.count > 1 and self.processes.strategy == "auto":
+                    average_gradients(p for g in optimizer.param_groups for p in g["params"])
                 optimizer.step()
                 n_gathered = 0
             for name, value in {"loss": loss, **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value.detach().float()
         means = {name: (total / n_batches).item() for name, total in totals.items()}
-        # The last step can spoil the parameters without a trace in the losses before it.
-        if not math.isfinite(means["loss"]) or not _all_finite(optimizer):
+        # The last step can spoil the network without a trace in the losses before it.
+        if not math.isfinite(means["loss"]) or not _is_sound(phase.objective, optimizer, views):
             raise DivergenceError(
                 f"Epoch {epoch + 1} of the {phase.name} ended with a loss of {means['loss']:.4g} "
                 "and parameters or losses that are not finite. The network was restored to the "
@@ -314,6 +342,29 @@ class Trainer:
             "learning_rate": optimizer.param_groups[0]["lr"],
             "seconds": seconds,
         }
+
+    @functools.cached_property
+    def _fabric(self) -> Fabric:
+        return get_fabric(self.device, self.precision, self.processes)
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.processes.count == 1 or self._fabric.is_global_zero
+
+    def _shared_batches(self, phase: Phase) -> AbstractContextManager[None]:
+        """Share the work on batches, if that is possible."""
+        count = self.processes.count
+        share = count > 1 and min(phase.batch_size, phase.n_samples) % count == 0
+        return shared_batches() if share else nullcontext()
+
+    def _any(self, *said: bool) -> list[bool]:
+        """Return what any of the processes has said."""
+        if self.processes.count == 1:
+            return list(said)
+        votes = torch.tensor(said, dtype=torch.uint8, device=self.device)
+        distributed.all_reduce(votes, distributed.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
 
     def _is_last(self, phase: Phase) -> bool:
         """Whether no phase follows; several of them may have the same name."""
@@ -338,7 +389,7 @@ class Trainer:
         epoch: int,
         finished: bool,
     ) -> None:
-        if self.checkpoint is None or not phase.resumable:
+        if self.checkpoint is None or not phase.resumable or not self._is_first:
             return
         self.checkpoint.save(
             {
@@ -377,36 +428,6 @@ class Trainer:
         """Return the checkpoint to resume from if it was written in this phase."""
         written_here = self._resumed is not None and self._resumed["phase"] == name
         return self._resumed if written_here else None
-
-
-def _get_fabric(device: torch.device, precision: str) -> Fabric:
-    """Return an engine: one for all fits, unless it has a state, as the scale of 16-mixed is."""
-    make = _make_fabric.__wrapped__ if precision == "16-mixed" else _make_fabric
-    return make(device, precision)
-
-
-@functools.cache  # making one looks through all packages that are installed
-def _make_fabric(device: torch.device, precision: str) -> Fabric:
-    # Imported here: it takes seconds, and whoever only predicts never needs it. The import sets
-    # environment variables (one of them makes every step ask the driver for devices).
-    environment = dict(os.environ)
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins import MixedPrecision
-
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
-
-    class Autocast(MixedPrecision):
-        """Mixed precision that leaves it to the layers to round their input."""
-
-        def convert_input(self, data: Any) -> Any:
-            return data
-
-    how: dict[str, Any] = {"precision": precision}
-    if precision in ("16-mixed", "bf16-mixed"):
-        how = {"plugins": [Autocast(precision, device.type)]}  # type: ignore[arg-type]  # known
-    devices: Any = [device.index] if device.type == "cuda" else 1
-    return Fabric(accelerator=device.type, devices=devices, **how)
 
 
 @contextmanager
@@ -468,12 +489,26 @@ def _copy_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def _all_finite(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether every parameter that is trained is finite; one reading for all of them."""
+def _is_sound(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, views: Sequence[Tensor]
+) -> bool:
+    """Whether every parameter that is trained is finite, and so is the loss in evaluation mode.
+
+    Batch normalisation hides in training what overflows as soon as it uses its running statistics.
+    That takes large parameters: without any there is no need to look.
+    """
     parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
-    # The largest entry of each, in one call: on small networks this is done often.
-    largest = torch._foreach_norm([p for p in parameters if p.numel()], torch.inf)
-    return bool(torch.stack(largest).isfinite().all())
+    # The largest entry of each, in one call, and one reading: on small networks it is done often.
+    norms = torch._foreach_norm([p for p in parameters if p.numel()], torch.inf)
+    largest = torch.stack(norms).max().item()
+    if not math.isfinite(largest) or largest < LARGE_PARAMETER:
+        return math.isfinite(largest)
+    state = _copy_state(objective)
+    objective.eval()
+    with torch.no_grad():
+        loss, _ = objective(*views)
+    objective.load_state_dict(state)
+    return math.isfinite(loss.item())
 
 
 def _describe(record: Record, n_epochs: int) -> str:

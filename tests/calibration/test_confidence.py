@@ -297,3 +297,26 @@ def test_more_confidence_in_the_opinion_is_more_confidence_in_the_label():
     found = confident_in(torch.zeros(101, dtype=torch.long), opinion)[:, 0]
     assert (found.diff() >= 0).all()
     assert found[-1] == 1
+
+
+def test_a_head_from_its_tensors_is_the_same():
+    views = [torch.randn(20, 3, generator=seeded()), torch.randn(20, 4, generator=seeded(1))]
+    head = ConfidenceHead(views, 2)
+    with torch.no_grad():
+        head.weight.normal_(generator=seeded(2))
+        head.bias.normal_(generator=seeded(3))
+    again = ConfidenceHead.from_tensors(**head.state_dict())
+    assert torch.equal(again(*views), head(*views))
+    assert list(again.state_dict()) == list(head.state_dict())
+    again.check(2, [3, 4])
+    for n_clusters, widths in ((3, [3, 4]), (2, [3, 5]), (2, [7])):
+        with pytest.raises(ValueError, match=r"shapes \(\(2, 7\), \(2,\)\), which should be"):
+            again.check(n_clusters, widths)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 1), (3, 7), (3,)), ((2,), (21,), (3,)), ((2,), (3, 7), (4,))]
+)
+def test_tensors_that_make_no_head_are_refused(shapes):
+    with pytest.raises(ValueError, match="A confidence head has scales of shape"):
+        ConfidenceHead.from_tensors(*(torch.zeros(shape) for shape in shapes))

@@ -72,7 +72,7 @@ COMPLEX = f"Complex data not supported{ACCEPTED}"
 EMPTY = "X has samples of shape {}, which hold no numbers. Check how X was made."
 INFINITE = "Input X contains infinity or a value too large for dtype('float"
 LARGE = "Input X contains a value too large for dtype('float32'), in which networks compute. Resc"
-ITEMS = "X is a Dataset; its items have to be tensors or arrays ... but item 0 is a {}. Add a"
+ITEMS = "X is a Dataset; its items have to be tensors or arrays of real numbers ... item 0 is {}"
 NAN = "Input X contains NaN."
 ONE_AXIS = "Expected 2D array, got 1D array instead:\narray=[{}"
 RAGGED = f"setting an array element with a sequence. ... inhomogeneous shape{ACCEPTED}"
@@ -121,6 +121,7 @@ REFUSED = {
     "None": (None, TYPE.format("NoneType")),
     "a number": (3.0, "Expected 2D array, got scalar array instead:\narray=3.0."),
     "a string": ("no such folder", "source folder does not exist: 'no such folder'."),
+    "an empty string": ("", "source='' names no folder; for the current one pass '.'."),
     "bytes": (b"folder", TYPE.format("bytes")),
     "a dictionary": ({"a": [1, 2], "b": [3, 4]}, TYPE.format("dict")),
     "a set": ({1.0, 2.0}, TYPE.format("set")),
@@ -158,8 +159,18 @@ REFUSED = {
         Listed(torch.zeros(3)),
         "X is a Dataset with 1 item(s), but needs at least 2.",
     ),
-    "a Dataset of words": (Listed(*["word"] * 24), ITEMS.format("str")),
-    "a Dataset of numbers": (Listed(*[1.0] * 24), ITEMS.format("float")),
+    "a Dataset of words": (Listed(*["word"] * 24), ITEMS.format("a str. Let the Dataset return")),
+    "a Dataset of numbers": (Listed(*[1.0] * 24), ITEMS.format("a float. Let the Dataset return")),
+    "a Dataset of nothing": (Listed(*[()] * 24), ITEMS.format("a tuple. Let the Dataset return")),
+    "a Dataset of pictures": (
+        Listed(*[Image.fromarray(picture.T) for picture in PICTURES]),
+        ITEMS.format("a Image. Add a transform, for example torchvision"),
+    ),
+    "a complex Dataset": (Listed(*GOOD + 1j), ITEMS.format("complex (complex128). Put real and")),
+    "a sparse Dataset": (
+        Listed(*[torch.ones(3).to_sparse()] * 24),
+        ITEMS.format("a tensor of layout torch.sparse_coo. Use Tensor.to_dense() first."),
+    ),
     "a Dataset of tables": (
         Listed(*[torch.zeros(3, 2)] * 24),
         "X is a Dataset; its items have to be feature vectors (1-D) or images (3-D, channels "
@@ -237,6 +248,9 @@ ODD = {
     "tiny": (GOOD * 1e-30, 3),
     "huge": (GOOD * 1e30, 3),
     "one outlier": (with_entry(1e6), 3),
+    "at both limits": (np.where(GOOD > 1, 3.4e38, -3.4e38).astype(np.float32), 3),
+    "few at a limit": (np.where(np.eye(24, 3) > 0, 3.4e38, -3.4e38), 3),
+    "next to zero": (np.where(np.eye(24, 3) > 0, 1e-45, 0).astype(np.float32), 3),
     "integers": (GOOD.round().astype(int), 3),
     "unsigned bytes": ((10 * GOOD + 50).astype(np.uint8), 3),
     "booleans": (GOOD > 1, 3),
@@ -296,6 +310,9 @@ PARAMETERS = {
     "accumulate": [0, -1, 1.5],
     "learning_rate": [0, -1.0, float("nan"), "fast"],
     "device": ["gpu", "cuda:77", 3],
+    "devices": [0, 1.5, "many"],
+    "num_nodes": [0, 1.5],
+    "strategy": ["fsdp", None],
     "precision": ["8", 32, "64-true", None],
     "backbone": [3, "no_such_network", "resnet18"],
     "pretrained": [3, None],

@@ -301,6 +301,8 @@ def test_momentum_of_moco(parameters, n_steps, first, last):
     [
         (SimCLR(temperature=0), "'temperature' parameter of SimCLR"),
         (SimCLR(temperature="low"), "'temperature' parameter of SimCLR"),
+        (SimCLR(temperature=1e-7), r"'temperature' .* in the range \[1e-06, 1000000.0\]"),
+        (MoCo(temperature=1e7), r"'temperature' .* in the range \[1e-06, 1000000.0\]"),
         (MoCo(queue_size=0), "'queue_size' parameter of MoCo"),
         (MoCo(temperature="auto"), "'temperature' parameter of MoCo"),
         (MoCo(momentum=1.1), "'momentum' parameter of MoCo"),

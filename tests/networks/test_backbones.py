@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from skdeepcluster.networks import build_backbone, is_pretrained
+from skdeepcluster.networks import build_backbone, is_pretrained, rebuild_backbone, timm_recipe
 
 TINY = "test_resnet"  # 0.4 million parameters, made by timm for tests
 
@@ -329,10 +329,48 @@ def test_is_pretrained(backbone, pretrained, expected):
     assert is_pretrained(backbone, pretrained) is expected
 
 
+# The same network without its weights ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape", "recipe"),
+    [
+        ("auto", (3, 32, 32), ("resnet18", True)),
+        ("auto", (1, 65, 65), ("resnet18", False)),
+        (TINY, (4, 64, 64), (TINY, True)),
+        ("test_efficientnet.r160_in1k", (3, 65, 64), ("test_efficientnet.r160_in1k", False)),
+        ("test_vit", (3, 160, 160), ("test_vit", False)),
+    ],
+)
+def test_a_network_is_rebuilt_from_its_recipe(backbone, shape, recipe):
+    network, _ = build_backbone(backbone, shape)
+    assert timm_recipe(backbone, network) == recipe
+    again = rebuild_backbone(recipe[0], shape[0], recipe[1])
+    assert repr(again) == repr(network)
+    again.load_state_dict(network.state_dict())
+    torch.testing.assert_close(outputs(again, shape), outputs(network, shape), rtol=0, atol=0)
+
+
+def test_the_recipe_of_a_folder_names_its_architecture(tmp_path):
+    save_folder(timm.create_model(TINY, num_classes=5), tmp_path)
+    network, _ = build_backbone(tmp_path, (3, 32, 32))
+    assert timm_recipe(tmp_path, network) == (TINY, False)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:timm/resnet18", "local-dir:folder", "resnet18.a/b", "folder/resnet18", "", "x"]
+)
+def test_only_names_are_rebuilt(name, offline, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", None)
+    with pytest.raises(ValueError, match="is the name of no timm model"):
+        rebuild_backbone(name, 3, False)
+
+
 def test_importing_the_package_imports_no_heavy_library():
     program = (
         "import sys, skdeepcluster\n"
         "heavy = {'timm', 'torchvision', 'lightning_fabric', 'huggingface_hub', 'matplotlib'}\n"
+        "heavy |= {'safetensors', 'onnx', 'onnxscript'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )
     root = Path(__file__).parents[2]

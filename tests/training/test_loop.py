@@ -432,6 +432,35 @@ def test_divergence_restores_what_was_remembered_at_the_beginning_of_an_epoch(ba
     assert_same_state(copy_of_state(objective), {**state, "previous": remembered})
 
 
+class Normalized(nn.Module):
+    """Scales its own size away in training, and not in evaluation mode."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), size))
+        self.register_buffer("n_batches", torch.zeros((), dtype=torch.long))
+
+    def forward(self, first, second):
+        self.n_batches += 1
+        scaled = self.weight / self.weight.detach() if self.training else self.weight**9
+        return scaled.sum(), {}
+
+
+@pytest.mark.parametrize(("size", "epochs_done"), [(10.0, EPOCHS), (2e3, EPOCHS), (1e5, 0)])
+def test_a_network_that_overflows_in_evaluation_mode_has_diverged(size, epochs_done):
+    trainer, objective = make_trainer(), Normalized(size)
+    frozen = [{"params": [objective.weight], "lr": 0.0}]
+    phase = make_phase(objective, parameter_groups=frozen)
+    if epochs_done == EPOCHS:
+        trainer.run(phase)
+    else:
+        with pytest.raises(DivergenceError, match=r"Epoch 1 of .*Lower learning_rate"):
+            trainer.run(phase)
+    assert len(trainer.history) == epochs_done
+    # To look has changed nothing.
+    assert objective.n_batches == 4 * epochs_done
+
+
 # Randomness ------------------------------------------------------------------------------------
 
 

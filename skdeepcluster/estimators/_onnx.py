@@ -1,0 +1,81 @@
+"""The networks of a fitted estimator as an ONNX file."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skdeepcluster.estimators._deep import DeepEstimator
+from skdeepcluster.estimators._inference import Predictions, consult
+from skdeepcluster.estimators._prediction import PredictingEstimator
+from skdeepcluster.networks import ClusterModel
+
+INPUT = "X"
+OUTPUTS = ["embedding", "labels", "probabilities"]
+
+
+class _Answers(nn.Module):
+    """What transform, and if there are clusters predict and predict_proba, return for a batch."""
+
+    def __init__(
+        self, model: ClusterModel, second_opinion: nn.Module | None, has_clusters: bool
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.second_opinion = second_opinion
+        self.has_clusters = has_clusters
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+        said = consult(self.model, rows, self.second_opinion)
+        predictions = Predictions(*(tensor.float() for tensor in said))
+        if not self.has_clusters:
+            return (predictions.embedding,)
+        return predictions.embedding, predictions.labels, predictions.probabilities
+
+
+def export(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
+    """Write the networks of an estimator; see its method ``to_onnx``."""
+    check_is_fitted(estimator)
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"to_onnx needs {' and '.join(missing)}: pip install 'skdeepcluster[onnx]'"
+        )
+    has_clusters = isinstance(estimator, PredictingEstimator)
+    networks = _Answers(estimator._model, estimator._second_opinion(), has_clusters)
+    networks = copy.deepcopy(networks).cpu().eval()
+    # Of two rows, because the exporter takes a size of one for a constant.
+    example = torch.zeros(2, *estimator._sample_shape)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Exporters tell of deprecations inside themselves, a new one with every version.
+            warnings.filterwarnings("ignore", module=r"(torch|onnx\w*|copyreg)\b")
+            program = torch.onnx.export(
+                networks,
+                (example,),
+                input_names=[INPUT],
+                output_names=OUTPUTS if has_clusters else OUTPUTS[:1],
+                dynamic_shapes=({0: torch.export.Dim("n_samples")},),
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(
+            f"This {type(estimator).__name__} cannot be exported: {reason} Its backbone has to be "
+            "one that torch.export can follow for any number of samples."
+        ) from error
+    assert program is not None  # for mypy: the older exporter returns none
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    try:
+        program.save(temporary, external_data=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""A program for torchrun: the same work by one process and by several.
+
+Each case returns arrays. ``test_processes.py`` compares those of every process with those that it
+gets itself, alone.
+"""
+
+import os
+import sys
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import make_blobs
+from torch import distributed, nn
+from torch.nn.functional import cross_entropy
+
+from skdeepcluster import CalibratedDeepClustering, MiniClustering, StableClusterDiscrimination
+from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.networks import EmbeddingNetwork
+from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from skdeepcluster.training._processes import average_gradients, shared_batches
+
+X, _ = make_blobs(300, centers=6, n_features=10, cluster_std=3.0, random_state=0)
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
+SHORT = {"max_epochs": 10, "pretraining": SimCLR(max_epochs=20)}
+SMALL = {"backbone": "test_resnet", "batch_size": 32, "max_epochs": 2}
+
+
+def rank():
+    return int(os.environ.get("RANK", 0))
+
+
+class StopAfter:
+    """Ask for an early end in the last process alone."""
+
+    def __init__(self, n_epochs):
+        self.n_epochs = n_epochs
+
+    def setup(self, estimator, context):
+        self.seen = 0
+
+    def teardown(self, estimator, context): ...
+    def on_fit_task_begin(self, estimator, context): ...
+
+    def on_fit_task_end(self, estimator, context):
+        self.seen += context.task_name == "epoch"
+        return self.seen == self.n_epochs and rank() == int(os.environ.get("WORLD_SIZE", 1)) - 1
+
+
+def embed(devices):
+    """Two views of a batch through convolutions and batch normalisation, and back."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)]
+    network = EmbeddingNetwork(nn.Sequential(*layers), nn.BatchNorm1d(5, affine=False), 5).double()
+    head = nn.Linear(5, 3).double()
+    x = 100 + 3 * torch.randn(2 * 6, 3, 8, 8, dtype=torch.double)  # far from zero
+    with shared_batches() if devices > 1 else nullcontext():
+        z = network(x).double()
+    loss = cross_entropy(head(z), torch.arange(12) % 3) + (z[:6] @ z[6:].T).logsumexp(1).mean()
+    loss.backward()
+    parameters = [*network.parameters(), *head.parameters()]
+    if devices > 1:
+        average_gradients(parameters)
+    network.eval()
+    return {
+        "embedding": z.detach(),
+        "gradient": torch.cat([p.grad.flatten() for p in parameters]),
+        "statistics": torch.cat([b.double().flatten() for b in network.buffers()]),
+        "evaluated": network(x).detach(),
+    }
+
+
+def fitted(model, data):
+    environment = dict(os.environ)
+    model.fit(data)
+    assert dict(os.environ) == environment
+    found = {
+        "losses": [record["loss"] for record in model.history_],
+        "embedding": model.transform(data),
+    }
+    if hasattr(model, "labels_"):
+        assert np.array_equal(model.predict(data), model.labels_)
+        found |= {"labels": model.labels_, "confidence": model.predict_proba(data).max(axis=1)}
+    return found
+
+
+def diverge(devices):
+    model = MiniClustering(6, random_state=0, devices=devices, learning_rate=1e38)
+    try:
+        model.fit(X)
+    except DivergenceError:
+        return {"labels": model.labels_}
+    raise AssertionError("it did not diverge")
+
+
+def fit_with_checkpoints(devices):
+    """Without a seed, which is in the checkpoint."""
+    model = MiniClustering(6, **SHORT, devices=devices, checkpoint_dir="checkpoints")
+    return fitted(model, X)
+
+
+FITS = {
+    "mini": (MiniClustering(6, **SHORT), X),
+    "calibrated": (CalibratedDeepClustering(6, **SHORT), X),
+    "one stage": (StableClusterDiscrimination(6, max_epochs=20, refine=True), X),
+    "stopped": (MiniClustering(6, **SHORT).set_callbacks(StopAfter(3)), X),
+    "indivisible": (MiniClustering(6, max_epochs=5, batch_size=33, pretraining=None), X),
+    "accumulated": (SimCLR(max_epochs=5, batch_size=60, accumulate=2), X),
+    "ddp": (StableClusterDiscrimination(6, max_epochs=20, strategy="ddp"), X),
+    "mini images": (MiniClustering(3, **SMALL, pretraining=SimCLR(max_epochs=2)), IMAGES),
+    "calibrated images": (
+        CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),
+        IMAGES,
+    ),
+    "one stage images": (StableClusterDiscrimination(3, **SMALL), IMAGES),
+    "byol images": (BYOL(**SMALL), IMAGES),
+}
+
+
+def fit(name):
+    def run(devices):
+        model, data = FITS[name]
+        return fitted(model.set_params(random_state=0, devices=devices), data)
+
+    return run
+
+
+CASES = {
+    "embed": embed,
+    "diverge": diverge,
+    "checkpoints": fit_with_checkpoints,
+    **{name: fit(name) for name in FITS},
+}
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    folder = Path(sys.argv[1])
+    os.chdir(folder)
+    for name, case in CASES.items():
+        if name == "embed":
+            distributed.init_process_group("gloo")
+        np.savez(folder / f"{name} {rank()}.npz", **case(int(os.environ["WORLD_SIZE"])))
