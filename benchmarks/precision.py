@@ -6,13 +6,13 @@
 A step is forward, backward and an update by SGD, with a network as ``build_backbone`` returns it
 (channels last) or put back into torch's usual order (NCHW), and the engine of our training loop, on
 one batch of random images. The four ways take turns, after a step of each that does not count, and
-the fastest of its turns counts for each. Prints milliseconds, and the precision that
-``precision="auto"`` stands for. Give it all cores, and nothing else to share them with.
+the fastest of its turns counts for each. Prints milliseconds. Give it all cores, and nothing else
+to share them with.
 
 This is where ``CPU_BFLOAT16_SIDE`` comes from. On two cores of a Xeon with matrix units (AMX) and
-channels last, bfloat16 took half as long again as float32 at 8 pixels, a sixth less at 16, and from
-32 pixels on half of the time or less. With ResNet-18, the usual order was faster on smaller images,
-in float32 up to 16 pixels and in bfloat16 up to 32; elsewhere channels last were as fast or faster.
+channels last, bfloat16 took twice as long as float32 at 8 pixels, a fifth less at 16, and from 28
+pixels on a third to over a half less (``results/precision_cpu.jsonl``). Channels last were as fast
+as the usual order or faster but for ResNet-18 in float32 at 8 and 16 pixels (6 and 10 %).
 """
 
 import argparse
@@ -26,15 +26,17 @@ import torch
 from features import append
 
 from skdeepcluster.networks import build_backbone
-from skdeepcluster.training import choose_precision, get_fabric
+from skdeepcluster.training import get_fabric
 
 CASES = [  # model, side in pixels, batch size
     ("resnet18", 8, 256),
     ("resnet18", 16, 128),
+    ("resnet18", 28, 64),
     ("resnet18", 32, 64),
     ("resnet18", 64, 16),
     ("resnet18", 224, 8),
     ("resnet50", 224, 4),
+    ("test_resnet", 16, 256),
     ("test_resnet", 32, 256),
 ]
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
@@ -81,7 +83,6 @@ def measure(model: str, side: int, batch_size: int, n_turns: int) -> dict[str, A
         "batch": batch_size,
         "turns": n_turns,
         **{way: min(turn[way] for turn in turns) for way in WAYS},
-        "auto": choose_precision("auto", CPU, images.shape[1:]),
     }
 
 
@@ -101,13 +102,13 @@ def main() -> None:
     hardware = {name: capabilities[name] for name in ("cpu_name", "avx512_bf16", "amx_bf16")}
     print(*(f"{name}: {value}" for name, value in hardware.items()), sep=", ", end=", ")
     print(f"threads: {torch.get_num_threads()}")
-    print(f"{'ms of a step':16}{'side':>6}{'batch':>7}", *(f"{way:>14}" for way in WAYS), " auto")
+    print(f"{'ms of a step':16}{'side':>6}{'batch':>7}", *(f"{way:>14}" for way in WAYS))
     for model, side, batch_size in CASES:
         if model not in arguments.models:
             continue
         record = measure(model, side, batch_size, arguments.turns)
         times = (f"{record[way]:14.0f}" for way in WAYS)
-        print(f"{model:16}{side:6}{batch_size:7}", *times, f" {record['auto']}", flush=True)
+        print(f"{model:16}{side:6}{batch_size:7}", *times, flush=True)
         append({**record, **hardware}, arguments.output)
 
 

@@ -34,7 +34,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 # Below this side in pixels, products of bfloat16 on a CPU take longer than those of float32.
-CPU_BFLOAT16_SIDE = 32
+CPU_BFLOAT16_SIDE = 16
 
 
 def choose_precision(precision: str, device: torch.device, sample_shape: Sequence[int]) -> str:
