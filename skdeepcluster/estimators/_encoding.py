@@ -107,7 +107,10 @@ class Encoder:
     ) -> dict[str, str]:
         """Store the tensors of a value once, in however many places it is kept."""
         if id(value) not in self._known:
-            self.tensors |= {name + part: tensor for part, tensor in tensors.items()}
+            named = {name + part: tensor for part, tensor in tensors.items()}
+            if named.keys() & self.tensors.keys():
+                raise ValueError(f"{name} is the name of two values. Rename one.")
+            self.tensors |= named
             self._known[id(value)] = {form: name}
         return self._known[id(value)]
 

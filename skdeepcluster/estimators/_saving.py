@@ -35,6 +35,8 @@ from skdeepcluster.networks import (
 
 TEXT_FILE = "model.json"
 TENSOR_FILE = "tensors.safetensors"
+# The tensors of an earlier model, until the text of the new one is there.
+PREVIOUS_FILE = TENSOR_FILE + ".previous"
 FORMAT = "skdeepcluster model"
 # To be raised when what a file holds changes, be it by a new parameter of an estimator; what older
 # files lack is then filled in before they are checked.
@@ -133,16 +135,16 @@ def load(path: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> 
     >>> bool((again.predict_proba(X) == model.predict_proba(X)).all())
     True
     """
-    files = [Path(path) / name for name in (TEXT_FILE, TENSOR_FILE)]
-    for file in files:
-        if not file.exists():
+    folder = Path(path)
+    tensor_files = [folder / name for name in (TENSOR_FILE, PREVIOUS_FILE)]
+    for found in ([folder / TEXT_FILE], tensor_files):
+        if not any(file.exists() for file in found):
             raise FileNotFoundError(
-                f"path={str(path)!r} holds no {file.name}. Give the folder that save was given; if "
-                "this is it, saving was cut short."
+                f"path={str(path)!r} holds no {found[0].name}. Give the folder that save was given."
             )
     try:
-        return _read(files, backbone)
-    except ValueError as error:
+        return _read(folder / TEXT_FILE, tensor_files, backbone)
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"The model in path={str(path)!r} cannot be loaded. {error}") from error
 
 
@@ -155,13 +157,10 @@ def save(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
     try:
         text, tensors = _describe(estimator)
         _refuse_other_files(folder)
-        with _new_files(folder) as files:
-            _write(text, tensors, *files)
-            _compare(estimator, _read(files, backbone))
-            # Without its text a folder is no model: should we be cut short, load will say so.
-            (folder / TEXT_FILE).unlink(missing_ok=True)
-            os.replace(files[1], folder / TENSOR_FILE)
-            os.replace(files[0], folder / TEXT_FILE)
+        with _new_files(folder) as (text_file, tensor_file):
+            _write(text, tensors, text_file, tensor_file)
+            _compare(estimator, _read(text_file, [tensor_file], backbone))
+            _replace(folder, text_file, tensor_file)
     except ValueError as error:
         raise ValueError(f"This {type(estimator).__name__} cannot be saved. {error}") from error
 
@@ -176,7 +175,9 @@ def _describe(estimator: DeepEstimator) -> tuple[Text, dict[str, Tensor]]:
     _check_attributes(estimator, attributes)
     fitted = {name: encoder.encode(value, name) for name, value in attributes.items()}
     for name, tensor in _tensors_of(getattr(estimator, networks)).items():
-        encoder.tensors[NETWORKS + name] = tensor.detach().contiguous()
+        # In memory of its own: safetensors refuses to write any twice.
+        own = tensor.detach().clone(memory_format=torch.contiguous_format)
+        encoder.tensors[NETWORKS + name] = own
     backbone = _record_backbone(estimator)
     text = Text(
         format=FORMAT,
@@ -190,10 +191,18 @@ def _describe(estimator: DeepEstimator) -> tuple[Text, dict[str, Tensor]]:
     return text, encoder.tensors
 
 
-def _read(files: Sequence[Path], backbone: nn.Module | None) -> DeepEstimator:
-    """Return the estimator of two files; raise ValueError if there is anything wrong with them."""
-    text = _read_text(files[0])
-    tensors = _read_tensors(files[1], text.sha256_of_tensors)
+def _read(
+    text_file: Path, tensor_files: Sequence[Path], backbone: nn.Module | None
+) -> DeepEstimator:
+    """Return the estimator of a text and the tensors that it belongs to.
+
+    Raises
+    ------
+    ValueError
+        If there is anything wrong with the files.
+    """
+    text = _read_text(text_file)
+    tensors = _read_tensors(tensor_files, text.sha256_of_tensors)
     decoder = Decoder(tensors, backbone)
     with _blaming(TEXT_FILE):
         estimator = decoder.estimator(text.estimator, text.parameters)
@@ -378,7 +387,7 @@ def _refuse_other_files(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"path={str(folder)!r} is a file. Name a folder.")
     for name in os.listdir(folder) if folder.exists() else []:
-        if not re.fullmatch(rf"({TEXT_FILE}|{TENSOR_FILE})(\.\d+\.tmp)?", name):
+        if not re.fullmatch(rf"({TEXT_FILE}|{TENSOR_FILE})(\.\d+\.tmp|\.previous)?", name):
             raise ValueError(f"path={str(folder)!r} holds {name!r}. Name a folder of its own.")
         if name == TEXT_FILE:
             with _blaming(f"path={str(folder)!r} holds another model. Name another folder"):
@@ -398,6 +407,17 @@ def _new_files(folder: Path) -> Iterator[list[Path]]:
             file.unlink(missing_ok=True)
         if is_new and not os.listdir(folder):
             folder.rmdir()
+
+
+def _replace(folder: Path, text_file: Path, tensor_file: Path) -> None:
+    """Put new files in the place of old ones; cut short, it leaves one of both models."""
+    text, tensors, previous = (folder / name for name in (TEXT_FILE, TENSOR_FILE, PREVIOUS_FILE))
+    # Unless we were cut short before, and the tensors in use have that name already.
+    if text.exists() and _belongs(tensors, _parse_text(text).get("sha256_of_tensors")):
+        os.replace(tensors, previous)
+    os.replace(tensor_file, tensors)
+    os.replace(text_file, text)
+    previous.unlink(missing_ok=True)
 
 
 def _write(text: Text, tensors: dict[str, Tensor], text_file: Path, tensor_file: Path) -> None:
@@ -456,11 +476,11 @@ def _read_text(file: Path) -> Text:
     return Text(**content)
 
 
-def _read_tensors(file: Path, sha256: Any) -> dict[str, Tensor]:
+def _read_tensors(files: Sequence[Path], sha256: Any) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    _check_file(file)
-    if _sha256(file) != sha256:
+    file = next((file for file in files if _belongs(file, sha256)), None)
+    if file is None:
         raise ValueError(
             f"{TENSOR_FILE} is damaged or belongs to another {TEXT_FILE}: its sha256 is not "
             "sha256_of_tensors."
@@ -475,6 +495,14 @@ def _check_file(file: Path) -> None:
     """Refuse links, which lead out of the folder, and what is no file at all."""
     if not stat.S_ISREG(file.lstat().st_mode):
         raise ValueError(f"{file.name} is a link or no file. Copy the file itself to the folder.")
+
+
+def _belongs(file: Path, sha256: Any) -> bool:
+    """Whether a file is there and has this content."""
+    if not os.path.lexists(file):
+        return False
+    _check_file(file)
+    return bool(_sha256(file) == sha256)
 
 
 def _sha256(file: Path) -> str:

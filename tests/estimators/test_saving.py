@@ -50,6 +50,18 @@ class Half(nn.Linear):
         return super().forward(x.to(self.weight.dtype)).float()
 
 
+class Shared(nn.Linear):
+    """One of its buffers is a part of another."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__(n_in, n_out)
+        self.register_buffer("shift", torch.arange(n_out).float())
+        self.register_buffer("first", self.shift[:2])
+
+    def forward(self, x):
+        return super().forward(x) + self.shift + self.first.sum()
+
+
 def tied_backbone():
     layer = nn.Linear(5, 5)
     return nn.Sequential(layer, nn.ReLU(), layer)
@@ -77,6 +89,10 @@ CASES = {
         StableClusterDiscrimination(
             3, random_state=0, backbone=Half(5, 6).bfloat16(), max_epochs=1
         ),
+        NOISE,
+    ),
+    "module with shared memory": (
+        SimCLR(max_epochs=1, random_state=0, backbone=Shared(5, 5)),
         NOISE,
     ),
     "tied module": (SimCLR(max_epochs=1, random_state=0, backbone=tied_backbone()), NOISE),
@@ -556,25 +572,54 @@ def test_a_file_is_no_folder(tmp_path):
         skdeepcluster.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("n_renamed", [0, 1])
-def test_a_crash_while_a_model_is_replaced_is_noticed(n_renamed, tmp_path, monkeypatch):
-    fitted("several numbers")[0].save(tmp_path)
-    replace, calls = os.replace, []
+class CutShort(BaseException): ...
 
-    def cut(source, target):
-        calls.append(target)
-        if len(calls) > n_renamed:
-            raise KeyboardInterrupt
-        replace(source, target)
 
-    model, data = fitted("default")
+def save_and_die(model, folder, monkeypatch, n_steps):
+    """Save, but die before the step of this number among those that change the folder.
+
+    Returns whether the text of the new model was in its place by then.
+    """
+    replace, unlink, done = os.replace, Path.unlink, []
+
+    def cut(step):
+        def do_or_die(*args, **kwargs):
+            if len(done) == n_steps:
+                raise CutShort
+            step(*args, **kwargs)
+            done.append(Path(args[-1]).name)
+
+        return do_or_die
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", cut)
-        with pytest.raises(KeyboardInterrupt):
-            model.save(tmp_path)
-    with pytest.raises(FileNotFoundError, match="saving was cut short"):
+        patch.setattr(os, "replace", cut(replace))
+        patch.setattr(Path, "unlink", cut(unlink))
+        with pytest.raises(CutShort):
+            model.save(folder)
+    return FILES[0] in done
+
+
+@pytest.mark.parametrize("n_steps", range(4))
+@pytest.mark.parametrize("n_steps_before", [None, *range(4)])
+def test_a_model_is_replaced_as_a_whole_or_not_at_all(
+    n_steps, n_steps_before, tmp_path, monkeypatch
+):
+    old, data = fitted("two heads, no votes")
+    models = [fitted(name)[0] for name in ("default", "several numbers")]
+    old.save(tmp_path)
+    steps = [n_steps] if n_steps_before is None else [n_steps_before, n_steps]
+    for model, n in zip(models, steps, strict=False):
+        old = model if save_and_die(model, tmp_path, monkeypatch, n) else old
+        assert_same_answers(skdeepcluster.load(tmp_path), old, data)
+    assert_same_answers(save_and_load(models[0], tmp_path), models[0], data)
+    assert sorted(os.listdir(tmp_path)) == FILES
+
+
+def test_a_folder_without_its_tensors_is_named(tmp_path):
+    fitted("default")[0].save(tmp_path)
+    (tmp_path / FILES[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no tensors\.safetensors\. Give the folder"):
         skdeepcluster.load(tmp_path)
-    assert_same_answers(save_and_load(model, tmp_path), model, data)  # it can be done again
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
@@ -930,6 +975,10 @@ def test_values_that_are_too_deep_are_refused(tmp_path):
     content = (tmp_path / FILES[0]).read_text()
     deep = '{"$tuple": [' * 900 + "]}" * 900
     (tmp_path / FILES[0]).write_text(content.replace('"verbose": 0', f'"verbose": {deep}'))
+    with pytest.raises(ValueError, match="recursion"):
+        skdeepcluster.load(tmp_path)
+    deep = "[" * 900 + "]" * 900
+    (tmp_path / FILES[0]).write_text(content.replace('"history_": [', f'"history_": [{deep},'))
     with pytest.raises(ValueError, match="recursion"):
         skdeepcluster.load(tmp_path)
 
