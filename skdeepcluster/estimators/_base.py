@@ -96,11 +96,11 @@ class DeepClusterer(PredictingEstimator):
                 self._start(objective, source, views, trainer, report)
             self._train(objective, source, views, trainer, report)
         except DivergenceError:
-            for _ in self._answers(objective, source):
+            for _ in self._answers(objective, source, trainer):
                 self._finish(objective, source, trainer)
             self._warn_about_sizes()
             raise
-        for _ in self._answers(objective, source):
+        for _ in self._answers(objective, source, trainer):
             embedding = self._finish(objective, source, trainer)
             if self.calibrate and not trainer.interrupted:
                 self._calibrate(embedding, source, trainer, report)
@@ -162,7 +162,7 @@ class DeepClusterer(PredictingEstimator):
         """Return the number of clusters, or the largest if there are several to choose from."""
         return self.n_clusters
 
-    def _answers(self, objective: Any, source: Source) -> Iterator[None]:
+    def _answers(self, objective: Any, source: Source, trainer: Trainer) -> Iterator[None]:
         """Yield once for each head that the fitted attributes are to be computed for."""
         yield
 

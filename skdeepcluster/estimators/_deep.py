@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from skdeepcluster.data import Source
 from skdeepcluster.estimators._building import MakeProjector, Recipe, given
@@ -149,11 +149,12 @@ class DeepEstimator(
         DivergenceError
             If the loss is not finite. The estimator is then fitted with the last good state.
         """
-        device = self._processes().own_device(choose_device(self.device))
+        processes = self._processes()
+        device = processes.own_device(choose_device(self.device))
         source = open_source(self, X, device, reset=True)
         self._check_enough_samples(source)
         n_threads = torch.get_num_threads()
-        with explain_lost_processes(), intra_op_threads(self._n_threads(device)):
+        with explain_lost_processes(processes), intra_op_threads(self._n_threads(device)):
             self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
 
@@ -326,21 +327,26 @@ class DeepEstimator(
         return choose_processes(self.devices, self.num_nodes, self.strategy)
 
     def _make_trainer(self, source: Source) -> Trainer:
+        processes = self._processes()
+        is_alone = self.checkpoint_dir is None and processes.count == 1
+        fingerprint = {} if is_alone else self._fingerprint(source)
         checkpoint = None
         if self.checkpoint_dir is not None:
-            checkpoint = CheckpointFolder(self.checkpoint_dir, self._fingerprint(source))
-        return Trainer(
+            checkpoint = CheckpointFolder(self.checkpoint_dir, fingerprint)
+        trainer = Trainer(
             self._phases(),
             device=source.device,
             precision=choose_precision(self.precision, source.device, source.sample_shape),
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
             checkpoint=checkpoint,
-            processes=self._processes(),
+            processes=processes,
             verbose=int(self.verbose),
         )
+        trainer.require_same(fingerprint)
+        return trainer
 
     def _fingerprint(self, source: Source) -> dict[str, str]:
-        """Return what a checkpoint must agree with: the parameters, and a sample of the data."""
+        """Return what has to be the same for one fit: the parameters, and a sample of the data."""
         free = (
             "checkpoint_dir",
             "device",
@@ -351,7 +357,7 @@ class DeepEstimator(
             "verbose",
         )
         parameters = {
-            name: type(value).__name__ if isinstance(value, BaseEstimator) else repr(value)
+            name: _identity(value)
             for name, value in sorted(self.get_params().items())
             if name.split("__")[-1] not in free and not isinstance(value, np.random.RandomState)
         }
@@ -423,6 +429,19 @@ class DeepEstimator(
         """
         small = device.type == "cpu" and not self._takes_images()
         return 1 if small else torch.get_num_threads()
+
+
+def _identity(parameter: Any) -> str:
+    """Return a text that tells values of a parameter apart; an estimator's own come after it."""
+    if isinstance(parameter, BaseEstimator):
+        return type(parameter).__name__
+    if not isinstance(parameter, nn.Module):
+        return repr(parameter)
+    digest = hashlib.sha256()
+    for tensor in parameter.state_dict().values():
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"{parameter!r} with weights {digest.hexdigest()[:16]}"
 
 
 def on_cpu(network: nn.Module | None) -> nn.Module | None:

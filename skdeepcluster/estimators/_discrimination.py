@@ -153,7 +153,7 @@ class StableClusterDiscrimination(DeepClusterer):
         DistributedDataParallel, which is faster where the exchange takes long, and demands that
         every parameter is used in each step.
     precision : str, default="auto"
-        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
+        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
     num_workers : int, default=0
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
@@ -549,7 +549,8 @@ class StableClusterDiscrimination(DeepClusterer):
                     resumable=False,
                 )
             )
-        if is_better(self._judge(objective, source), before):
+        helped = torch.tensor(is_better(self._judge(objective, source), before))
+        if trainer.agreed(helped):
             self.selected_stage_ = "refinement"
         else:
             objective.load_state_dict(state)
@@ -562,10 +563,13 @@ class StableClusterDiscrimination(DeepClusterer):
         X = embedding if images else prepared_rows(objective.model.prepare, source, rows)
         return judge_heads(objective.candidates, embedding, X)
 
-    def _answers(self, objective: DiscriminationObjective, source: Source) -> Iterator[None]:
+    def _answers(
+        self, objective: DiscriminationObjective, source: Source, trainer: Trainer
+    ) -> Iterator[None]:
         """Yield for the best head of each number of clusters, the best of all first."""
         objective.track_samples(0)
-        scores = [judgement.score for judgement in self._judge(objective, source)]
+        judged = [judgement.score for judgement in self._judge(objective, source)]
+        scores = trainer.agreed(torch.tensor(judged, dtype=torch.float64)).tolist()
         best: dict[int, int] = {}
         for number, head in enumerate(objective.candidates):
             k = head.n_clusters

@@ -114,7 +114,7 @@ class MiniClustering(TwoStageClusterer):
         DistributedDataParallel, which is faster where the exchange takes long, and demands that
         every parameter is used in each step.
     precision : str, default="auto"
-        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
+        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
     num_workers : int, default=0
         Threads that read the items of a Dataset or image files; 0 reads them one by one.

@@ -67,7 +67,7 @@ class MoCo(Pretrainer):
         DistributedDataParallel, which is faster where the exchange takes long, and demands that
         every parameter is used in each step.
     precision : str, default="auto"
-        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 32 pixels on, on CPUs
+        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
     num_workers : int, default=0
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
@@ -105,7 +105,7 @@ class MoCo(Pretrainer):
     References
     ----------
     X. Chen, H. Fan, R. Girshick, K. He. "Improved baselines with momentum contrastive learning."
-    2020. Its shuffled batches are left out: there is one device.
+    2020. Its shuffled batches are left out: batch normalisation sees whole batches here.
 
     Examples
     --------

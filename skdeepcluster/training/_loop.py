@@ -193,6 +193,21 @@ class Trainer:
             torch.default_generator.manual_seed(self.generator(purpose).initial_seed())
             yield
 
+    def require_same(self, fingerprint: dict[str, str]) -> None:
+        """Raise ValueError, in all processes, if they were not all given the same."""
+        if self.processes.count == 1:
+            return
+        everywhere: list[Any] = [None] * self.processes.count
+        distributed.all_gather_object(everywhere, fingerprint)
+        items = set.union(*(set(found.items()) for found in everywhere))
+        counts = Counter(name for name, _ in items)
+        different = sorted(name for name, count in counts.items() if count > 1)
+        if different:
+            raise ValueError(
+                f"The processes of this fit differ in: {', '.join(different)}. Give all of them "
+                "the same X, in the same order, and the same parameters; seed what draws them."
+            )
+
     def agreed(self, values: Tensor) -> Tensor:
         """Return the first process's values, where each has computed them and may have rounded."""
         if self.processes.count > 1:
@@ -244,6 +259,7 @@ class Trainer:
             group["base_lr"] = float(group["lr"])  # a checkpoint takes no numpy scalars
         with (
             _own_global_generator(self.device, self.generator(f"{phase.name} (global)")),
+            _only_trained(phase.objective, phase.parameter_groups),
             graceful_interrupt() as stop,
         ):
             # First, because it may convert the parameters to a wider type.
@@ -266,7 +282,9 @@ class Trainer:
                 except DivergenceError:
                     phase.objective.load_state_dict(good_state)
                     raise
-                except torch.OutOfMemoryError as error:
+                except (MemoryError, RuntimeError) as error:
+                    if not _is_about_memory(error):
+                        raise
                     raise MemoryError(
                         f"The {phase.name} does not fit into the memory of {self.device}. Lower "
                         f"its batch_size={phase.batch_size}: half of it with accumulate="
@@ -311,7 +329,7 @@ class Trainer:
             loss, scalars = objective(*views)
             # Reading the scalar waits for an accelerator, so only objectives that can reject a
             # whole batch report it.
-            if "skipped" in scalars and bool(scalars["skipped"]):
+            if "skipped" in scalars and self._any(bool(scalars["skipped"]))[0]:
                 self.n_skipped_steps += 1
             else:
                 if n_gathered == 0:
@@ -327,7 +345,8 @@ class Trainer:
                 totals[name] = totals.get(name, 0.0) + value.detach().float()
         means = {name: (total / n_batches).item() for name, total in totals.items()}
         # The last step can spoil the network without a trace in the losses before it.
-        if not math.isfinite(means["loss"]) or not _is_sound(phase.objective, optimizer, views):
+        finite = math.isfinite(means["loss"]) and _is_sound(phase.objective, optimizer, views)
+        if self._any(not finite)[0]:
             raise DivergenceError(
                 f"Epoch {epoch + 1} of the {phase.name} ended with a loss of {means['loss']:.4g} "
                 "and parameters or losses that are not finite. The network was restored to the "
@@ -438,8 +457,32 @@ def _own_global_generator(device: torch.device, generator: torch.Generator) -> I
     with torch.random.fork_rng(devices=forked):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _only_trained(objective: nn.Module, groups: list[dict[str, Any]]) -> Iterator[None]:
+    """Let nothing but the parameters of the groups ask for gradients, then put that back.
+
+    DistributedDataParallel waits for the gradients of all that ask for them.
+    """
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    others = [p for p in objective.parameters() if p.requires_grad and id(p) not in trained]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def _is_about_memory(error: Exception) -> bool:
+    """Whether memory has run out; on a CPU torch has no type for that."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "DefaultCPUAllocator" in str(error)
 
 
 def _global_states(device: torch.device) -> list[Tensor]:

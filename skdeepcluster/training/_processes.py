@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from threading import current_thread, main_thread
@@ -93,12 +93,15 @@ def choose_processes(devices: int | str, num_nodes: int, strategy: str) -> Proce
 
 
 @contextmanager
-def explain_lost_processes() -> Iterator[None]:
+def explain_lost_processes(processes: Processes) -> Iterator[None]:
     """Say what it means that the other processes do not answer."""
     try:
         yield
     except RuntimeError as error:
-        if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
+        # gloo's errors have no type of their own, but name the file that they come from.
+        if processes.count == 1 or not (
+            isinstance(error, distributed.DistError) or "gloo/" in str(error)
+        ):
             raise
         raise RuntimeError(
             "Another process of this fit has ended or cannot be reached; if it failed, its own "
@@ -127,23 +130,31 @@ def shared_batches() -> Iterator[None]:
     evaluation mode, is embedded by all of them.
     """
     rank, count = distributed.get_rank(), distributed.get_world_size()
+    statistics = ExitStack()
 
     def take_share(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not _learns(module):
+            return inputs
+        statistics.enter_context(_WholeBatchStatistics())  # heads have whole batches already
         # Every n-th, because a batch may consist of several views of the same samples.
-        return (inputs[0][rank::count],) if _learns(module) else inputs
+        return (inputs[0][rank::count],)
 
-    def hear_others(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        whole: Tensor = _Gather.apply(output) if _learns(module) else output
+    def hear_others(module: nn.Module, inputs: Any, output: Tensor | None) -> Tensor | None:
+        if not _learns(module):
+            return output
+        statistics.close()
+        if output is None:  # it has failed
+            return None
+        whole: Tensor = _Gather.apply(output)
         return whole
 
     # A hook may replace what it gets, though torch's annotations do not say so.
     hooks = [
         register_module_forward_pre_hook(take_share),  # type: ignore[arg-type]
-        register_module_forward_hook(hear_others),  # type: ignore[arg-type]
+        register_module_forward_hook(hear_others, always_call=True),  # type: ignore[arg-type]
     ]
     try:
-        with _WholeBatchStatistics():
-            yield
+        yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -223,8 +234,9 @@ def _synchronized_batch_norm(
     var: Tensor = _Sum.apply(own_var + (own_mean - mean).square()) / count
     if running_mean is not None and running_var is not None:
         n = count * x.numel() / x.shape[1]
-        running_mean.lerp_(mean.detach(), momentum)
-        running_var.lerp_(var.detach() * (n / max(n - 1, 1)), momentum)
+        running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
+        unbiased = var.detach() * (n / max(n - 1, 1))
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
     channels = [-1] + [1] * (x.ndim - 2)
     normalized = (values - mean.view(channels)) * scale.view(channels)

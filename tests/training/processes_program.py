@@ -54,7 +54,7 @@ def embed(devices):
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)]
     network = EmbeddingNetwork(nn.Sequential(*layers), nn.BatchNorm1d(5, affine=False), 5).double()
-    head = nn.Linear(5, 3).double()
+    head = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)).double()  # has whole batches anyway
     x = 100 + 3 * torch.randn(2 * 6, 3, 8, 8, dtype=torch.double)  # far from zero
     with shared_batches() if devices > 1 else nullcontext():
         z = network(x).double()
@@ -64,12 +64,31 @@ def embed(devices):
     if devices > 1:
         average_gradients(parameters)
     network.eval()
+    buffers = [*network.buffers(), *head.buffers()]
     return {
         "embedding": z.detach(),
         "gradient": torch.cat([p.grad.flatten() for p in parameters]),
-        "statistics": torch.cat([b.double().flatten() for b in network.buffers()]),
+        "statistics": torch.cat([b.double().flatten() for b in buffers]),
         "evaluated": network(x).detach(),
     }
+
+
+def embed_in_half_precision(devices):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(5).bfloat16()
+    network = EmbeddingNetwork(norm, nn.Identity(), 5)
+    with shared_batches() if devices > 1 else nullcontext():
+        z = network(torch.randn(16, 5, dtype=torch.bfloat16))
+    return {"embedding": z.detach(), "variance": norm.running_var.float()}
+
+
+def fit_different_samples(devices):
+    model = MiniClustering(3, devices=devices, random_state=0, learning_rate=1 + rank())
+    try:
+        model.fit(X + rank())
+    except ValueError as error:
+        return {"error": [str(error)]}
+    return {"error": ["one process gets the same as itself"]}
 
 
 def fitted(model, data):
@@ -109,6 +128,7 @@ FITS = {
     "indivisible": (MiniClustering(6, max_epochs=5, batch_size=33, pretraining=None), X),
     "accumulated": (SimCLR(max_epochs=5, batch_size=60, accumulate=2), X),
     "ddp": (StableClusterDiscrimination(6, max_epochs=20, strategy="ddp"), X),
+    "ddp, two stages": (CalibratedDeepClustering(6, **SHORT, strategy="ddp"), X),
     "mini images": (MiniClustering(3, **SMALL, pretraining=SimCLR(max_epochs=2)), IMAGES),
     "calibrated images": (
         CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),
@@ -129,6 +149,8 @@ def fit(name):
 
 CASES = {
     "embed": embed,
+    "half": embed_in_half_precision,
+    "different": fit_different_samples,
     "diverge": diverge,
     "checkpoints": fit_with_checkpoints,
     **{name: fit(name) for name in FITS},

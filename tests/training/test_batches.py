@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,16 +35,17 @@ class Distant:
 class Mean(nn.Module):
     """Draws its weight to the mean of a batch; a loss that is a mean of the samples' losses."""
 
-    def __init__(self, skip=(), fails_at=None):
+    def __init__(self, skip=(), fails_at=None, demand=lambda: None):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3))
         self.skip = skip
         self.fails_at = fails_at
+        self.demand = demand
         self.calls = 0
 
     def forward(self, x):
         if self.calls == self.fails_at:
-            raise torch.OutOfMemoryError("tried to allocate much")
+            self.demand()
         skipped = float(self.calls in self.skip)
         self.calls += 1
         loss = (x - self.weight).square().mean()
@@ -182,8 +184,29 @@ def test_a_parameter_without_entries_is_no_trouble():
 # Batches that do not fit -----------------------------------------------------------------------
 
 
+def too_much_of_a_gpu():
+    raise torch.OutOfMemoryError("tried to allocate much")
+
+
+def too_much_of_numpy():
+    np.empty(2**62, np.uint8)
+
+
+def too_much_of_torch():
+    torch.empty(2**62, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("demand", [too_much_of_a_gpu, too_much_of_numpy, too_much_of_torch])
 @pytest.mark.parametrize("fails_at", [0, 7])
-def test_too_little_memory_names_the_argument_to_lower(fails_at):
-    message = r"The training does not fit .* cpu\. Lower its batch_size=4: .* accumulate=6 .* much"
+def test_too_little_memory_names_the_argument_to_lower(fails_at, demand):
+    message = r"The training does not fit .* cpu\. Lower its batch_size=4: .* accumulate=6 .* alloc"
     with pytest.raises(MemoryError, match=message):
-        run(Mean(fails_at=fails_at), accumulate=3)
+        run(Mean(fails_at=fails_at, demand=demand), accumulate=3)
+
+
+def test_other_errors_are_left_as_they_are():
+    def fail():
+        raise RuntimeError("of another kind")
+
+    with pytest.raises(RuntimeError, match="of another kind"):
+        run(Mean(fails_at=0, demand=fail))

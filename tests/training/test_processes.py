@@ -58,7 +58,12 @@ def test_two_processes_do_as_one(program, tmp_path, monkeypatch):
         "checkpoint.previous.pt",
         "checkpoint.pt",
     ]
+    said = [np.load(tmp_path / f"different {rank}.npz")["error"].item() for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert "The processes of this fit differ in: content of X, learning_rate." in said[0]
     for name, case in program.CASES.items():
+        if name == "different":
+            continue
         first, second = (dict(np.load(tmp_path / f"{name} {rank}.npz")) for rank in (0, 1))
         for what, values in first.items():
             np.testing.assert_array_equal(second[what], values, err_msg=f"{name}: {what}")
