@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax
 
+from skdeepcluster.networks import full_precision
 from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
 
 # A row has about this length, so that one learning rate suits all data.
@@ -116,7 +117,8 @@ class VoteObjective(nn.Module):
 
     def forward(self, votes: Tensor, *views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss; nothing else is recorded."""
-        return vote_loss(self.head(*views), votes), {}
+        with full_precision(votes.device):
+            return vote_loss(self.head(*views), votes), {}
 
 
 def n_epochs(n_samples: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
 RESIDENT_SHARE = 0.5
+# Where Linux tells what a container may use.
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 # Rows from which mean, variance and range are taken.
 STATISTICS_ROWS = 2**16
 STATISTICS_BATCH = 2**12
@@ -291,13 +295,28 @@ def free_memory(device: torch.device) -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             available = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(available.split()[1]) * 1024
+        return int(min(int(available.split()[1]) * 1024, _free_in_container()))
     except (OSError, StopIteration):
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 2**31  # Windows, macOS: nobody to ask without a further dependency
+
+
+def _free_in_container() -> float:
+    """Return the bytes that are left of a container's own limit, if it has one (Linux, cgroup v2).
+
+    Files that the system keeps in memory count as free: it drops them before it refuses.
+    """
+    try:
+        limit = (CONTROL_GROUP / "memory.max").read_text()
+        used = (CONTROL_GROUP / "memory.current").read_text()
+        lines = (CONTROL_GROUP / "memory.stat").read_text().splitlines()
+        kept = next(line for line in lines if line.startswith("inactive_file "))
+        return max(int(limit) - int(used) + int(kept.split()[1]), 0)
+    except (OSError, StopIteration, ValueError):  # "max": no limit
+        return math.inf
 
 
 def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, int]]:

@@ -176,7 +176,8 @@ class HeadFit(nn.Module):
 
     def forward(self, embedding: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy; nothing else is recorded."""
-        return cross_entropy(self.head(embedding), labels), {}
+        with full_precision(embedding.device):
+            return cross_entropy(self.head(embedding), labels), {}
 
 
 class MiniObjective(nn.Module):

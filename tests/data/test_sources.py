@@ -1,5 +1,6 @@
 """Sources deliver the same rows whatever holds them; moments against numpy."""
 
+import os
 import threading
 
 import numpy as np
@@ -201,6 +202,19 @@ def test_a_large_array_is_converted_in_parts(monkeypatch):
 
 def test_free_memory_is_a_plausible_number():
     assert 2**20 < free_memory(CPU) < 2**50
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/meminfo"), reason="elsewhere there are none")
+def test_the_memory_of_a_container_is_what_its_limit_leaves(tmp_path, monkeypatch):
+    monkeypatch.setattr(_sources, "CONTROL_GROUP", tmp_path)
+    unlimited = free_memory(CPU)
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 200000\nactive_file 9\n")
+    for limit, free in {"1000000\n": 500_000, "400000\n": 0}.items():
+        (tmp_path / "memory.max").write_text(limit)
+        assert free_memory(CPU) == free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) > unlimited / 2
 
 
 # DatasetSource ---------------------------------------------------------------------------------

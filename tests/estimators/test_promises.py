@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections import defaultdict
 
 import joblib
 import numpy as np
@@ -23,6 +24,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import skdeepcluster
 from skdeepcluster import (
@@ -30,9 +32,10 @@ from skdeepcluster import (
     MiniClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.calibration import confident_in
+from skdeepcluster.calibration import ConfidenceHead, confident_in
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.networks import CosineHead, PrototypeHead, PrototypePerceptron
 from skdeepcluster.pretraining import SimCLR
 
 ESTIMATORS = {
@@ -531,6 +534,24 @@ def test_networks_in_lower_precision(sound_estimator, precision, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_heads_compute_in_single_precision_whatever_the_networks_do(image_method):
+    dtypes = defaultdict(set)
+
+    def look(module, inputs, output):
+        if isinstance(module, PrototypeHead | PrototypePerceptron | CosineHead | ConfidenceHead):
+            dtypes["heads"].add(output.dtype)
+        elif isinstance(module, nn.Conv2d):
+            dtypes["networks"].add(output.dtype)
+
+    hook = register_module_forward_hook(look)
+    try:
+        image_method.set_params(precision="bf16-mixed").fit(IMAGES)
+    finally:
+        hook.remove()
+    assert dtypes["heads"] == {torch.float32}
+    assert torch.bfloat16 in dtypes["networks"]
+
+
 def test_a_frozen_backbone_for_images():
     model = image_model(fine_tune=False).fit(IMAGES)
     backbone = model._model.embedding.backbone[1]
@@ -756,6 +777,13 @@ def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(name, phase, tmp_pat
     assert len(resumed.history_) == len(whole.history_)
     # A finished fit is loaded, not done again.
     np.testing.assert_array_equal(clone(estimator).fit(X).transform(X), whole.transform(X))
+
+
+def test_a_checkpoint_with_another_module_as_backbone_is_refused(method, tmp_path):
+    method.set_params(checkpoint_dir=tmp_path, backbone=nn.Linear(5, 4)).fit(X)
+    method.fit(X)  # with the same one
+    with pytest.raises(ValueError, match=r"backbone: Linear.* with weights"):
+        method.set_params(backbone=nn.Linear(5, 4)).fit(X)
 
 
 def test_a_checkpoint_of_another_fit_is_refused(method, tmp_path):
