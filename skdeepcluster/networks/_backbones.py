@@ -270,7 +270,7 @@ def _use_small_image_stem(network: nn.Module) -> nn.Module:
             break
     if isinstance(getattr(network, "maxpool", None), nn.Module):
         network.maxpool = nn.Identity()
-    network.small_stem = True  # type: ignore[assignment]  # for timm_recipe
+    network.small_stem = True  # type: ignore[assignment]  # timm_recipe's; no tensor
     return network
 
 
