@@ -8,6 +8,8 @@ from skdeepcluster.networks._backbones import (
     same_backbone,
     timm_recipe,
 )
+from skdeepcluster.networks._decoders import build_critic, build_decoder, frozen_parameters
+from skdeepcluster.networks._denoisers import build_denoiser
 from skdeepcluster.networks._embedding import (
     ClusterModel,
     EmbeddingNetwork,
@@ -32,6 +34,10 @@ __all__ = [
     "PrototypePerceptron",
     "Standardize",
     "build_backbone",
+    "build_critic",
+    "build_decoder",
+    "build_denoiser",
+    "frozen_parameters",
     "full_precision",
     "is_pretrained",
     "most_likely",

@@ -36,6 +36,10 @@ class Standardize(nn.Module):
         """Return the standardised batch in the precision of the statistics."""
         return ((x - self.mean) / self.scale).clamp_(-FARTHEST, FARTHEST)
 
+    def inverse(self, standardized: Tensor) -> Tensor:
+        """Return the batch as it was before."""
+        return standardized * self.scale + self.mean
+
 
 class EmbeddingNetwork(nn.Module):
     """Backbone and projector in a row, ending on the unit sphere.

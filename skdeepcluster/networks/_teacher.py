@@ -38,9 +38,9 @@ class EMATeacher(nn.Module):
         if averages:
             torch._foreach_lerp_(averages, currents, 1 - self.momentum)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Return the averaged network's output; no gradient flows into it."""
-        output: Tensor = self.network(x)
+        output: Tensor = self.network(*inputs)
         return output
 
     @staticmethod

@@ -1,0 +1,251 @@
+"""GCC's losses against slow oracles, and what reaches which network."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, build_denoiser
+from skdeepcluster.objectives import (
+    GenerationObjective,
+    GenerativeObjective,
+    class_discrepancy,
+    gaussian_kernels,
+    mean_matching,
+    metric_loss,
+    reliability,
+)
+
+GENERATOR = torch.Generator().manual_seed(0)
+REAL = normalize(torch.randn(9, 3, generator=GENERATOR, dtype=torch.float64), dim=1)
+MADE = normalize(torch.randn(8, 3, generator=GENERATOR, dtype=torch.float64), dim=1)
+REAL_LABELS = torch.tensor([0, 0, 1, 1, 1, 4, 4, 2, 2])  # none of 3
+MADE_LABELS = torch.tensor([0, 1, 1, 2, 2, 3, 3, 3])  # none of 4
+K = 5
+
+
+def slow_kernel(u, v, width):
+    squared = sum((a - b) ** 2 for a, b in zip(u, v, strict=True))
+    return np.mean([np.exp(-squared / (2.0**i * width)) for i in range(-2, 3)])
+
+
+def slow_width(points):
+    return np.mean([[((u - v) ** 2).sum() for v in points] for u in points])
+
+
+def test_kernels():
+    points = torch.cat([REAL, MADE]).numpy()
+    width = slow_width(points)
+    slow = [[slow_kernel(u, v, width) for v in points] for u in points]
+    squared = torch.cdist(torch.from_numpy(points), torch.from_numpy(points)).square()
+    np.testing.assert_allclose(gaussian_kernels(squared), slow)
+
+
+def slow_discrepancy(A, B, width):
+    def mean(P, Q):
+        return np.mean([[slow_kernel(u, v, width) for v in Q] for u in P])
+
+    return mean(A, A) + mean(B, B) - 2 * mean(A, B)
+
+
+def test_class_discrepancy():
+    real, made = REAL.numpy(), MADE.numpy()
+    width = slow_width(np.concatenate([real, made]))
+    within, between = [], []
+    for k in range(K):
+        for other in range(K):
+            A, B = real[k == REAL_LABELS], made[other == MADE_LABELS]
+            if len(A) and len(B):
+                kind = within if k == other else between
+                kind.append(slow_discrepancy(A, B, width))
+    assert len(within) == 3
+    found = class_discrepancy(REAL, REAL_LABELS, MADE, MADE_LABELS, K)
+    assert found.item() == pytest.approx(np.mean(within) - np.mean(between), rel=1e-5)
+
+
+def test_mean_matching():
+    gaps = [
+        ((REAL[k == REAL_LABELS].mean(dim=0) - MADE[k == MADE_LABELS].mean(dim=0)) ** 2).sum()
+        for k in (0, 1, 2)
+    ]
+    found = mean_matching(REAL, REAL_LABELS, MADE, MADE_LABELS, K)
+    assert found.item() == pytest.approx(np.mean(gaps), rel=1e-5)
+
+
+@pytest.mark.parametrize("compare", [class_discrepancy, mean_matching])
+def test_without_a_common_class_there_is_nothing_to_match(compare):
+    z = REAL[:4].clone().requires_grad_()
+    ones = torch.ones(4, dtype=torch.long)
+    loss = compare(z, ones, MADE[:4], 2 * ones, K) if compare is mean_matching else None
+    if compare is mean_matching:
+        assert loss.item() == 0
+    else:  # what is left is the discrepancy between the classes
+        assert compare(z, ones, MADE[:4], 2 * ones, K).item() < 0
+
+
+def test_metric_loss():
+    z = torch.cat([REAL, MADE])
+    labels = torch.cat([REAL_LABELS, MADE_LABELS])
+    labels[-1] = 6  # alone
+    weights = torch.rand(len(z), generator=GENERATOR, dtype=torch.float64)
+    losses, counted = [], []
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        total = sum(np.exp(float(z[i] @ z[j]) / 0.2) for j in others)
+        positives = [j for j in others if labels[j] == labels[i]]
+        if not positives:
+            continue
+        log_q = [np.log(np.exp(float(z[i] @ z[j]) / 0.2) / total) for j in positives]
+        w = [weights[j].item() for j in positives]
+        losses.append(-np.average(log_q, weights=w))
+        counted.append(weights[i].item())
+    assert len(losses) == len(z) - 1
+    found = metric_loss(z, labels, weights, 0.2)
+    assert found.item() == pytest.approx(np.average(losses, weights=counted))
+
+
+def test_unreliable_samples_do_not_count():
+    z = torch.cat([REAL, MADE]).requires_grad_()
+    labels = torch.cat([REAL_LABELS, MADE_LABELS])
+    weights = torch.cat([torch.ones(9), torch.zeros(8)]).double()
+    metric_loss(z, labels, weights, 0.1).backward()
+    # They are still among those that others are told apart from.
+    assert metric_loss(z, labels, weights, 0.1) != metric_loss(REAL, REAL_LABELS, weights[:9], 0.1)
+    alone = metric_loss(z, torch.arange(17), weights, 0.1)
+    assert alone.item() == 0
+
+
+def test_reliability_is_the_probability_of_the_own_condition():
+    logits = torch.randn(6, 3, generator=GENERATOR, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 2, 1, 0])
+    found = reliability(logits, labels)
+    assert not found.requires_grad
+    for i in range(6):
+        p = np.exp(logits[i].detach().numpy())
+        assert found[i].item() == pytest.approx(p[labels[i]] / p.sum(), rel=1e-5)
+
+
+def objective(**changes):
+    torch.manual_seed(0)
+    embedding = EmbeddingNetwork(nn.Linear(4, 8), nn.BatchNorm1d(8), 8)
+    model = ClusterModel(nn.Identity(), embedding, nn.Identity())
+    parameters = {
+        "n_clusters": 3,
+        "n_parts": 6,
+        "ratio": 1.0,
+        "n_generated": 30,
+        "confidence_threshold": 0.0,
+        "size_weight": 1.0,
+        "generated_weight": 1.0,
+        "discrepancy_weight": 1.0,
+        "matching_weight": 1.0,
+        "metric_weight": 0.1,
+        "reliable": True,
+        "guidance": 1.5,
+    }
+    parameters |= changes
+    denoiser = build_denoiser((4,), 3) if parameters["ratio"] else None
+    if denoiser is not None:
+        nn.init.normal_(denoiser.output.weight)  # else all that is generated is the same
+    made = GenerativeObjective(model, denoiser, **parameters)
+    made.track_samples(20, (4,))
+    made.begin_round(torch.arange(20) % 3)
+    return made.train()
+
+
+X = torch.randn(20, 4, generator=GENERATOR)
+INDEX = torch.arange(12)
+
+
+def test_clustering_and_generator_learn_from_their_own_losses_alone():
+    whole = objective()
+    torch.manual_seed(1)
+    loss, scalars = whole(INDEX, X[:12], X[:12] + 0.1)
+    loss.backward()
+    encoder = [p.grad.clone() for p in whole.model.parameters()]
+    denoiser = [p.grad.clone() for p in whole.diffusion.denoiser.parameters() if p.grad is not None]
+    assert all(p.grad is None for p in whole.diffusion.average.parameters())
+    assert set(scalars) == {"reliability", "denoising"}
+
+    alone = objective()
+    torch.manual_seed(1)
+    torch.randint(30, (12,))  # the draw of generated samples comes first
+    alone.denoise(X[:12], alone.labels[INDEX]).backward()
+    expected = [p.grad for p in alone.diffusion.denoiser.parameters() if p.grad is not None]
+    for found, wanted in zip(denoiser, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert all(p.grad is None for p in alone.model.parameters())
+    assert any(gradient.abs().max() > 0 for gradient in encoder)
+
+
+def test_generated_samples_are_equally_many_of_each_cluster():
+    whole = objective()
+    torch.manual_seed(3)
+    whole.begin_round(whole.labels)
+    torch.manual_seed(3)
+    noise = torch.randn(30, 4)
+    numbers = torch.arange(30) % 3
+    torch.testing.assert_close(whole.generated, whole.generate(noise, numbers))
+    assert torch.bincount(numbers).tolist() == [10, 10, 10]
+
+
+def test_generated_samples_do_not_enter_the_statistics_of_the_encoder():
+    whole = objective()
+    before = whole.model.embedding.projector.running_mean.clone()
+    whole(INDEX, X[:12], X[:12] + 0.1)
+    assert torch.equal(whole.model.embedding.projector.running_mean, before)
+
+
+def test_without_generator_there_is_none():
+    whole = objective(ratio=0.0)
+    assert whole.diffusion is None
+    assert len(whole.generated) == 0
+    loss, scalars = whole(INDEX, X[:12], X[:12] + 0.1)
+    assert torch.isfinite(loss)
+    assert not scalars
+    assert len(whole.parameter_groups(1e-3, 1e-3)) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size_weight": 0.0},
+        {"generated_weight": 0.0},
+        {"discrepancy_weight": 0.0},
+        {"matching_weight": 0.0},
+        {"metric_weight": 0.0},
+        {"reliable": False},
+        {"ratio": 2.0},
+    ],
+    ids=str,
+)
+def test_every_term_counts(change):
+    losses = []
+    for made in (objective(), objective(**change)):
+        torch.manual_seed(1)
+        losses.append(made(INDEX, X[:12], X[:12] + 0.1)[0].item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+def test_the_generator_is_trained_on_the_clusters_as_they_are():
+    whole = objective()
+    generation = GenerationObjective(whole, 10)
+    generation.begin_epoch(0.5)
+    assert whole.diffusion.average.momentum == pytest.approx(1 - 1 / 6)
+    torch.manual_seed(1)
+    loss, _ = generation(INDEX, X[:12])
+    torch.manual_seed(1)
+    assert loss.item() == whole.denoise(X[:12], INDEX % 3).item()
+
+
+def test_reorder():
+    whole = objective()
+    with torch.no_grad():
+        whole.head.weight.normal_()
+        whole.prior.copy_(torch.tensor([0.2, 0.3, 0.5]))
+    z = normalize(torch.randn(5, 8), dim=1)
+    before = whole.head(z)
+    whole.reorder(torch.tensor([2, 0, 1]))
+    torch.testing.assert_close(whole.head(z), before[:, [2, 0, 1]])
+    torch.testing.assert_close(whole.prior, torch.tensor([0.5, 0.2, 0.3]))
