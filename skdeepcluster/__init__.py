@@ -3,7 +3,9 @@
 from skdeepcluster.estimators import (
     CalibratedDeepClustering,
     DeepClusterer,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
     load,
 )
@@ -12,7 +14,9 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "CalibratedDeepClustering",
     "DeepClusterer",
+    "GenerativeCalibrationClustering",
     "MiniClustering",
+    "ProximityDeepClustering",
     "StableClusterDiscrimination",
     "__version__",
     "load",

@@ -84,9 +84,7 @@ class DeepClusterer(PredictingEstimator):
             self._n_sized = len(source)
         objective = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
-            views = build_views(
-                source, objective.model.prepare, self._most_clusters(), trainer.generator("views")
-            )
+            views = self._make_views(source, objective, trainer)
         try:
             if pretrainer is not None and not self._goes_on():
                 pretrainer._pretrain(objective.model.embedding, views, trainer, report)
@@ -153,6 +151,11 @@ class DeepClusterer(PredictingEstimator):
         report: CallbackReport,
     ) -> None:
         """Run the clustering phase."""
+
+    def _make_views(self, source: Source, objective: Any, trainer: Trainer) -> PairedViews:
+        """Return the views of samples that the phases train on."""
+        generator = trainer.generator("views")
+        return build_views(source, objective.model.prepare, self._most_clusters(), generator)
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""

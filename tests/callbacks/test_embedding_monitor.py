@@ -8,7 +8,12 @@ from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.neighbors import KNeighborsClassifier
 
-from skdeepcluster import MiniClustering, StableClusterDiscrimination
+from skdeepcluster import (
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.callbacks import EmbeddingMonitor
 from skdeepcluster.numerics import centroid_silhouette
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
@@ -20,6 +25,8 @@ ESTIMATORS = [
     MoCo(max_epochs=4, random_state=0),
     SimCLR(max_epochs=4, random_state=0),
     StableClusterDiscrimination(3, max_epochs=4, random_state=0, calibrate=False),
+    ProximityDeepClustering(3, max_epochs=4, random_state=0, calibrate=False),
+    GenerativeCalibrationClustering(3, max_epochs=4, random_state=0, calibrate=False),
 ]
 
 

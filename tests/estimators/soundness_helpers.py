@@ -8,11 +8,23 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from skdeepcluster import CalibratedDeepClustering, MiniClustering, StableClusterDiscrimination
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 
-CLUSTERERS = [MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination]
+CLUSTERERS = [
+    MiniClustering,
+    CalibratedDeepClustering,
+    StableClusterDiscrimination,
+    ProximityDeepClustering,
+    GenerativeCalibrationClustering,
+]
 PRETRAINERS = [SimCLR, MoCo, BYOL]
 
 

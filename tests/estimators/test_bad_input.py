@@ -17,7 +17,9 @@ from torch import nn
 
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.pretraining import BYOL, SimCLR
@@ -29,6 +31,10 @@ METHODS = [
     QUICK,
     CalibratedDeepClustering(3, random_state=0, pretraining=None, max_epochs=0, calibrate=False),
     StableClusterDiscrimination(3, random_state=0, max_epochs=0, calibrate=False),
+    ProximityDeepClustering(3, random_state=0, pretraining_epochs=0, max_epochs=0, calibrate=False),
+    GenerativeCalibrationClustering(
+        3, random_state=0, pretraining=None, generation_epochs=0, max_epochs=0, calibrate=False
+    ),
     SimCLR(random_state=0, max_epochs=1),
 ]
 

@@ -7,7 +7,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
@@ -16,6 +18,8 @@ ESTIMATORS = [
     MiniClustering(),
     CalibratedDeepClustering(),
     StableClusterDiscrimination(),
+    ProximityDeepClustering(),
+    GenerativeCalibrationClustering(),
     SimCLR(),
     MoCo(),
     BYOL(),

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from skdeepcluster import CalibratedDeepClustering, MiniClustering, StableClusterDiscrimination
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 from tests.estimators.soundness_helpers import CLUSTERERS, PRETRAINERS, fit, flat_backbone
@@ -19,6 +25,13 @@ DEFAULTS = {
     MiniClustering: {"n_clusters": 3, "pretraining": SimCLR(max_epochs=2)},
     CalibratedDeepClustering: {"n_clusters": 3, "pretraining": SimCLR(max_epochs=2)},
     StableClusterDiscrimination: {"n_clusters": 3},
+    ProximityDeepClustering: {"n_clusters": 3, "pretraining_epochs": 2},
+    GenerativeCalibrationClustering: {
+        "n_clusters": 3,
+        "pretraining": SimCLR(max_epochs=2),
+        "generation_epochs": 2,
+        "n_rounds": 1,
+    },
 }
 
 
@@ -46,6 +59,8 @@ TRAINED = {
     MiniClustering: {"fine_tune": True},
     CalibratedDeepClustering: {"fine_tune": True},
     StableClusterDiscrimination: {"center_learning_rate": 1e3},
+    ProximityDeepClustering: {},
+    GenerativeCalibrationClustering: {},
     **{pretrainer: {} for pretrainer in PRETRAINERS},
 }
 
@@ -88,6 +103,28 @@ EXTREMES = {
         {"constraint": None, "init": "random", "label_share": 1.0},
         {"lower_bound": 1.0, "label_share": 0.0, "refine": True},
         {"over_clusterings": [1]},
+    ],
+    ProximityDeepClustering: [
+        {"n_neighbors": 10**6},
+        {"n_neighbors": 10**6, "centroid": "medoid", "filters": None},
+        {"n_neighbors": 1, "filters": "edge"},
+        {"interpolation_weight": 1e6, "code_weight": 1e6},
+        {"interpolation_weight": 1e30, "code_weight": 1e30},
+        {"interpolation_weight": 0, "code_weight": 0, "schedule": "hard"},
+        {"pretraining_epochs": 0},
+    ],
+    GenerativeCalibrationClustering: [
+        {"generated_weight": 1e6, "metric_weight": 1e6, "size_weight": 1e6},
+        {"discrepancy_weight": 1e30, "matching_weight": 1e30},
+        {"generated_weight": 0, "matching_weight": 0, "metric_weight": 0, "size_weight": 0},
+        {"generated_ratio": 0, "init": "merged", "pretraining": None},
+        {"generated_ratio": 1e-6, "discrepancy_weight": 1.0},
+        {"generated_ratio": 10.0, "guidance": 1e6},
+        {"guidance": 1e30, "discrepancy_weight": 1.0},
+        {"guidance": 0, "generation_epochs": 0, "n_rounds": 10**6},
+        {"generator_learning_rate": 1e38},
+        {"confidence_threshold": 0.0, "generator_learning_rate": 1e-30, "n_rounds": 3},
+        {"reliability_weighting": False, "n_rounds": 2},
     ],
     SimCLR: [{"temperature": 1e-6}, {"temperature": 1e6}],
     MoCo: [

@@ -44,6 +44,10 @@ OVERRIDES = {
     "n_mini_clusters": ["auto", 5, 12, 10**9],
     "n_regions": ["auto", 5, 12, 10**9],
     "max_epochs": [0, 1, 2],
+    "pretraining_epochs": [0, 1, 2],
+    "generation_epochs": [0, 1, 2],
+    "generated_ratio": [0.0, 1e-8, 0.5, 1.0, 3.0],
+    "n_rounds": [1, 2, 10**9],
     "batch_size": ["auto", 2, 3, 7, 10**9],
     "accumulate": [1, 2, 10**9],
     "queue_size": [1, 3, 10**9],
@@ -68,7 +72,7 @@ def parameters_of(draw, estimator):
     parameters = {}
     for name, constraints in sorted(estimator._parameter_constraints.items()):
         values = OVERRIDES.get(name) or [v for entry in constraints for v in values_of(entry)]
-        if name == "max_epochs" or draw(st.booleans()):
+        if name in ("max_epochs", "generation_epochs") or draw(st.booleans()):
             parameters[name] = draw(st.sampled_from(values))
     return parameters
 

@@ -40,7 +40,14 @@ def start(method, folder, result):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", ["MiniClustering", "CalibratedDeepClustering", "StableClusterDiscrimination"]
+    "method",
+    [
+        "MiniClustering",
+        "CalibratedDeepClustering",
+        "StableClusterDiscrimination",
+        "ProximityDeepClustering",
+        "GenerativeCalibrationClustering",
+    ],
 )
 def test_a_fit_killed_again_and_again_ends_as_if_it_had_not_been(method, tmp_path):
     assert start(method, tmp_path / "whole", tmp_path / "whole.npy").wait() == 0

@@ -34,6 +34,8 @@ def big_file(tmp_path):
         "MiniClustering",
         pytest.param("CalibratedDeepClustering", marks=pytest.mark.slow),
         pytest.param("StableClusterDiscrimination", marks=pytest.mark.slow),
+        pytest.param("ProximityDeepClustering", marks=pytest.mark.slow),
+        pytest.param("GenerativeCalibrationClustering", marks=pytest.mark.slow),
     ],
 )
 def test_a_file_is_fitted_in_less_memory_than_its_numbers_take(big_file, model, tmp_path):

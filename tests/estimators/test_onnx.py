@@ -11,7 +11,13 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from skdeepcluster import CalibratedDeepClustering, MiniClustering, StableClusterDiscrimination
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.pretraining import BYOL, SimCLR
 from tests.estimators.test_promises import LOST_CLUSTERS, tiny_backbone
 
@@ -54,8 +60,22 @@ def assert_answers(found, model, data):
         (StableClusterDiscrimination([2, 4], random_state=0), NOISE),
         (CalibratedDeepClustering(3, random_state=0, calibrate=False), NOISE),
         (MiniClustering(1, random_state=0), NOISE),
+        (ProximityDeepClustering(3, random_state=0), NOISE),
+        (ProximityDeepClustering(3, random_state=0, calibrate=False), NOISE),
+        (GenerativeCalibrationClustering(3, random_state=0), NOISE),
+        (GenerativeCalibrationClustering(3, random_state=0, calibrate=False), NOISE),
         (StableClusterDiscrimination(**BRIEF_CLUSTERER, backbone="test_resnet"), PIXELS),
         (MiniClustering(**BRIEF_CLUSTERER, backbone=tiny_backbone()), IMAGES),
+        (
+            ProximityDeepClustering(2, **BRIEF, pretraining_epochs=1, backbone="test_resnet"),
+            PIXELS,
+        ),
+        (
+            GenerativeCalibrationClustering(
+                **BRIEF_CLUSTERER, generation_epochs=1, backbone="test_resnet"
+            ),
+            PIXELS,
+        ),
     ],
 )
 def test_a_clusterer_answers_as_its_file(model, data, tmp_path):

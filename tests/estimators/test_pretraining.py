@@ -21,6 +21,7 @@ from torch import nn
 
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
     StableClusterDiscrimination,
 )
@@ -51,7 +52,12 @@ METHODS = {
     "BYOL": BYOL(random_state=0, max_epochs=EPOCHS, hidden_dim=16),
 }
 OBJECTIVES = {"SimCLR": ContrastiveObjective, "MoCo": MoCoObjective, "BYOL": BYOLObjective}
-CLUSTERERS = [MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination]
+CLUSTERERS = [
+    MiniClustering,
+    CalibratedDeepClustering,
+    StableClusterDiscrimination,
+    GenerativeCalibrationClustering,
+]
 # So few steps lead nowhere; that is no matter here.
 FEW_STEPS = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -508,6 +514,7 @@ def test_every_clusterer_takes_every_method(kind, method):
         (MiniClustering, BYOL),
         (CalibratedDeepClustering, MoCo),
         (StableClusterDiscrimination, SimCLR),
+        (GenerativeCalibrationClustering, BYOL),
     ],
 )
 def test_blobs_are_found_after_every_pretraining(kind, method):

@@ -29,7 +29,9 @@ from torch.nn.modules.module import register_module_forward_hook
 import skdeepcluster
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.calibration import ConfidenceHead, confident_in
@@ -55,11 +57,20 @@ ESTIMATORS = {
     "random centers": StableClusterDiscrimination(
         3, random_state=0, init="random", constraint="entropy"
     ),
+    "proximity": ProximityDeepClustering(3, random_state=0),
+    "all at once": ProximityDeepClustering(
+        3, random_state=0, filters=None, centroid="medoid", interpolation_weight=0.0
+    ),
+    "generative": GenerativeCalibrationClustering(3, random_state=0),
+    "nothing generated": GenerativeCalibrationClustering(3, random_state=0, generated_ratio=0),
 }
 # Ablations whose clusters need not be right, nor all be there.
 CRIPPLED = {"random start", "random centers"}
 LOST_CLUSTERS = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-METHODS = {name: ESTIMATORS[name] for name in ("default", "calibrated", "one stage")}
+METHODS = {
+    name: ESTIMATORS[name]
+    for name in ("default", "calibrated", "one stage", "proximity", "generative")
+}
 X, Y = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0)
 X = X.astype(np.float32)
 NOISE = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)  # without clusters
@@ -460,7 +471,7 @@ def test_a_place_for_results_that_does_not_suit_is_refused(out):
 
 
 def test_rows_beyond_the_graph_of_neighbors_are_clustered_too(method, monkeypatch):
-    for module in ("_building", "_discrimination"):
+    for module in ("_building", "_discrimination", "_proximity", "_generative"):
         monkeypatch.setattr(f"skdeepcluster.estimators.{module}.GRAPH_ROWS", 60)
     assert adjusted_rand_score(Y, method.fit_predict(X)) > 0.95
 
@@ -664,7 +675,7 @@ def copy_by_torch(estimator):
 
 
 def test_copies_predict_the_same_and_hold_no_training_data(estimator):
-    data = np.tile(X, (50, 20))
+    data = np.tile(X, (100, 60))
     estimator.fit(data)
     for copy in (copy_by_pickle, copy_by_joblib, copy_by_torch):
         np.testing.assert_array_equal(copy(estimator).predict(data), estimator.labels_)
@@ -738,7 +749,7 @@ PHASES = [
     (name, phase)
     for name, estimator in ESTIMATORS.items()
     for phase in estimator._phases()
-    if phase != "start" or estimator.pretraining is None
+    if phase != "start" or not estimator._pretrainer()
 ]
 
 

@@ -22,7 +22,9 @@ import skdeepcluster
 from skdeepcluster import (
     CalibratedDeepClustering,
     DeepClusterer,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.callbacks import EmbeddingMonitor
@@ -118,6 +120,14 @@ CASES = {
         ),
         IMAGES,
     ),
+    "images, proximity": (
+        ProximityDeepClustering(2, **BRIEF, pretraining_epochs=1, backbone=TINY),
+        IMAGES,
+    ),
+    "images, generative": (
+        GenerativeCalibrationClustering(**BRIEF_CLUSTERER, generation_epochs=1, backbone=TINY),
+        IMAGES,
+    ),
     "images, BYOL": (BYOL(**BRIEF, backbone=TINY, hidden_dim=16), IMAGES),
     "large images": (MiniClustering(**BRIEF_CLUSTERER, backbone=TINY), LARGE_IMAGES),
 }
@@ -202,7 +212,8 @@ def test_a_loaded_model_is_the_same(name, tmp_path):
 @cases(
     [
         *("default", "calibrated", "several numbers", "few samples", "other pretraining", "BYOL"),
-        *("half module", "images, module", "images, one stage"),
+        *("half module", "images, module", "images, one stage", "proximity", "images, proximity"),
+        *("generative", "nothing generated", "images, generative"),
     ]
 )
 def test_a_loaded_model_goes_on_as_the_one_that_was_saved(name, tmp_path):
@@ -213,6 +224,19 @@ def test_a_loaded_model_goes_on_as_the_one_that_was_saved(name, tmp_path):
     for one in models:
         one.set_params(warm_start=True, max_epochs=1).fit(data)
     assert_same_answers(*models, data)
+
+
+@cases(["generative", "images, generative"])
+def test_a_loaded_model_generates_the_same_samples(name, tmp_path):
+    model, data = fitted(name)
+    again = save_and_load(model, tmp_path)
+    samples = model.sample(5, random_state=0)
+    assert samples.shape == (5, *data.shape[1:])
+    assert np.isfinite(samples).all()
+    assert_same(again.sample(5, random_state=0), samples)
+    assert_same(
+        again.sample(2, cluster=1, random_state=0), model.sample(2, cluster=1, random_state=0)
+    )
 
 
 @cases(["default", "several numbers"])
@@ -1071,6 +1095,12 @@ GREEDY = [
     ("images, one stage", setting("backbone", "width", 10**9)),
     ("images, BYOL", setting("parameters", "hidden_dim", 10**8)),
     ("images, BYOL", setting("parameters", "embedding_dim", 10**30)),
+    ("proximity", setting("parameters", "n_clusters", 10**8)),
+    ("proximity", setting("fitted", "n_features_in_", 10**8)),
+    ("images, proximity", lambda text: text["fitted"].update(LARGE)),  # its decoder knows
+    ("generative", setting("parameters", "n_clusters", 10**8)),
+    ("generative", setting("fitted", "n_features_in_", 10**8)),
+    ("nothing generated", setting("parameters", "generated_ratio", 1.0)),
 ]
 LARGE = {"image_shape_": {"$tuple": [3, 10**5, 10**5]}, "n_features_in_": 3 * 10**10}
 
@@ -1104,7 +1134,8 @@ def test_a_number_in_a_small_file_takes_no_memory(tmp_path):
 
 
 def test_a_fresh_process_knows_all_classes(tmp_path):
-    names = ["SimCLR", "MoCo", "BYOL", "one stage", "calibrated", "default"]
+    names = ["SimCLR", "MoCo", "BYOL", "one stage", "calibrated", "default", "proximity"]
+    names += ["generative"]
     for name in names:
         fitted(name)[0].save(tmp_path / name)
     program = f"""

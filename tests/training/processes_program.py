@@ -16,7 +16,13 @@ from sklearn.datasets import make_blobs
 from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 
-from skdeepcluster import CalibratedDeepClustering, MiniClustering, StableClusterDiscrimination
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
@@ -25,6 +31,22 @@ from skdeepcluster.training._processes import average_gradients, shared_batches
 X, _ = make_blobs(300, centers=6, n_features=10, cluster_std=3.0, random_state=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
 SHORT = {"max_epochs": 10, "pretraining": SimCLR(max_epochs=20)}
+# Who is a neighbour is all or nothing, and so are votes: with larger steps, and as long as
+# clusters are not apart, rounding decides.
+CAREFUL = {
+    "max_epochs": 5,
+    "pretraining_epochs": 10,
+    "learning_rate": 1e-4,
+    "calibrate": False,
+}
+# Which neighbours agree surely enough, and what a round calls a sample, is all or nothing, too.
+GENERATING = {
+    "max_epochs": 5,
+    "pretraining": SimCLR(max_epochs=20),
+    "generation_epochs": 10,
+    "learning_rate": 1e-4,
+    "calibrate": False,
+}
 SMALL = {"backbone": "test_resnet", "batch_size": 32, "max_epochs": 2}
 
 
@@ -129,6 +151,10 @@ FITS = {
     "accumulated": (SimCLR(max_epochs=5, batch_size=60, accumulate=2), X),
     "ddp": (StableClusterDiscrimination(6, max_epochs=20, strategy="ddp"), X),
     "ddp, two stages": (CalibratedDeepClustering(6, **SHORT, strategy="ddp"), X),
+    "proximity": (ProximityDeepClustering(6, **CAREFUL), X),
+    "ddp, proximity": (ProximityDeepClustering(6, **CAREFUL, strategy="ddp"), X),
+    "generative": (GenerativeCalibrationClustering(6, **GENERATING), X),
+    "ddp, generative": (GenerativeCalibrationClustering(6, **GENERATING, strategy="ddp"), X),
     "mini images": (MiniClustering(3, **SMALL, pretraining=SimCLR(max_epochs=2)), IMAGES),
     "calibrated images": (
         CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),

@@ -1,0 +1,402 @@
+"""ProximityDeepClustering: codes move to their neighbours; no pseudo-labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
+from skdeepcluster.estimators._base import DeepClusterer
+from skdeepcluster.estimators._building import (
+    GRAPH_ROWS,
+    MakeProjector,
+    PairedViews,
+    Recipe,
+    given,
+    n_fine_clusters,
+)
+from skdeepcluster.estimators._inference import INFERENCE_BATCH
+from skdeepcluster.estimators._report import CallbackReport, PeriodicHook
+from skdeepcluster.estimators._simclr import SimCLR
+from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.networks import ClusterModel, build_critic, build_decoder
+from skdeepcluster.numerics import kmeans
+from skdeepcluster.objectives import InterpolationObjective, ProximityObjective
+from skdeepcluster.training import Phase, Trainer, constant, one_cycle
+
+PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=6)
+IMAGE_PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
+FEATURE_TRAINING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=400, samples_per_step=6)
+IMAGE_TRAINING = Recipe(batch_size=256, learning_rate=1e-4, image_epochs=20)
+REFRESHES = 20
+# After this share of the refreshes without growth, filters let all samples pass.
+RELAXED_AFTER = 0.25
+KMEANS_RUNS = 10
+REGIONS_PER_CLUSTER = 4
+
+
+class ProximityDeepClustering(DeepClusterer):
+    """Cluster without pseudo-labels: samples move towards their nearest neighbours (R-DC).
+
+    First an auto-encoder learns codes between which one can interpolate: a critic tries to tell
+    decoded mixtures of two codes from samples. Then every code moves to the centroid of its nearest
+    neighbours, those in crowds first. Which samples belong to which cluster is not decided before
+    the end, by k-means on the codes, so no early mistake is learned.
+
+    The paper's equations were not available: this is reconstructed from the paper's description and
+    the auto-encoder of its authors' earlier method. See the user guide for what was inferred.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters K.
+    n_neighbors : int, default=5
+        Nearest neighbours of each sample (k); the paper uses 3 to 11.
+    filters : {"both", "edge"} or None, default="both"
+        What has to hold before a sample moves. The edge filter keeps edges of the graph of
+        neighbours that are short and mutual; the point filter samples that have enough of them.
+        "edge" uses the first only, None neither: all samples move at once.
+    centroid : {"mean", "medoid"}, default="mean"
+        Where a sample moves: to the mean of itself and its remaining neighbours, or to the one of
+        them that is nearest to all.
+    schedule : {"gradual", "hard"}, default="gradual"
+        What happens whenever the share of samples that pass the filters has stopped growing:
+        "gradual" lets them pass some more, "hard" all at once.
+    interpolation_weight : float, default=0.5
+        Weight of the term that makes interpolations look real (lambda); 0 turns interpolation off.
+        The published value of the auto-encoder.
+    code_weight : float, default=1.0
+        Weight of the distance between codes and their centroids, relative to the reconstruction of
+        what the centroids are decoded to; 0 turns it off.
+    backbone : "auto", str, path or nn.Module, default="auto"
+        The encoder. "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for
+        images. A string is the name of a timm model, a :class:`pathlib.Path` a folder with one, a
+        module is copied. Images of up to 64 pixels get a first layer with stride 1. The decoder is
+        a perceptron for feature arrays, and transposed convolutions for images.
+    pretrained : bool or path, default=False
+        True loads timm's published weights (from its cache, or the network); a path is a file of
+        weights for the named backbone.
+    pretraining_epochs : int or "auto", default="auto"
+        Passes over the data of the first phase. "auto" is about 400 steps for feature arrays, fewer
+        for small ones, and 40 passes for images.
+    max_epochs : int or "auto", default="auto"
+        Passes over the data of the second phase, during which centroids are found anew up to 20
+        times; 0 keeps the auto-encoder's codes. "auto" is about 400 steps for feature arrays, fewer
+        for small ones, and 20 passes for images.
+    batch_size : int or "auto", default="auto"
+        Samples per step; "auto" is 256.
+    accumulate : int, default=1
+        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
+        `accumulate` take half the memory for as many samples per step.
+    learning_rate : float or "auto", default="auto"
+        Of AdamW. "auto" is 0.001 in the first phase, where it goes through one cycle, and in the
+        second, where it is constant, 0.002 for feature arrays and 0.0001 for images.
+    calibrate : bool, default=True
+        Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
+        gives the share of independent partitions that agree. False gives the softmax of the head.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+    devices : int or "auto", default=1
+        Devices on each machine that share the work on every batch; on a CPU, processes. More than
+        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
+        as many as it has started. The result does not depend on their number, up to rounding.
+    num_nodes : int, default=1
+        Machines that take part.
+    strategy : {"auto", "ddp"}, default="auto"
+        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
+        DistributedDataParallel, which is faster where the exchange takes long, and demands that
+        every parameter is used in each step.
+    precision : str, default="auto"
+        "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
+        with AMX), else "32-true".
+    num_workers : int, default=0
+        Threads that read the items of a Dataset or image files; 0 reads them one by one.
+    checkpoint_dir : path or None, default=None
+        Folder to which the state is written after each epoch. The same call resumes from there and
+        ends with the labels of an uninterrupted fit.
+    warm_start : bool, default=False
+        Whether to go on from the networks of the last fit instead of starting anew.
+    random_state : int, RandomState instance or None, default=None
+        Source of all randomness. An int gives the same labels, bit for bit, on the same machine
+        with the same number of threads.
+    verbose : int, default=0
+        Print one line per epoch if positive.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,), int64
+        Cluster of each training sample, numbered from zero without gaps.
+    cluster_sizes_ : ndarray of shape (n_clusters,), int64
+        Number of training samples in each cluster; clusters that were lost come last, with 0.
+    cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
+        Mean embedding of each cluster.
+    class_weights_ : ndarray of shape (n_clusters,)
+        As MiniClustering's, from a partition of the codes by k-means into four times as many
+        regions: their number over how many of them a cluster occupies, small for large classes.
+    history_ : list of dict
+        One record per epoch: phase, epoch, losses, share of samples that moved, learning rate,
+        seconds.
+    n_iter_ : int
+        Epochs of the second phase.
+    n_skipped_steps_ : int
+        Always 0.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+        Numbers per sample.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features, if X had string names for all.
+    image_shape_ : tuple of int
+        Channels, height and width of an image; for images only.
+    paths_ : list of str
+        The image files in the order of ``labels_``, if X was read from files.
+
+    See Also
+    --------
+    StableClusterDiscrimination : Clusters that are stable from the first step.
+    sklearn.cluster.KMeans : What divides the codes in the end.
+
+    Notes
+    -----
+    Of feature arrays with more than 32,768 rows as many random ones are trained on; all get labels.
+
+    References
+    ----------
+    A. Shaheen, N. Mrabah, R. Ksantini, A. Alqaddoumi. "Rethinking deep clustering paradigms:
+    self-supervision is all you need." Neural Networks, 2025.
+
+    D. Berthelot, C. Raffel, A. Roy, I. Goodfellow. "Understanding and improving interpolation in
+    autoencoders via an adversarial regularizer." International Conference on Learning
+    Representations (ICLR), 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdeepcluster import ProximityDeepClustering
+    >>> X, _ = load_digits(n_class=3, return_X_y=True)
+    >>> model = ProximityDeepClustering(n_clusters=3, random_state=0).fit(X)
+    >>> sorted(model.cluster_sizes_.tolist())
+    [176, 178, 183]
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{k: v for k, v in DeepClusterer._parameter_constraints.items() if k != "pretraining"},
+        "n_neighbors": [integer(1)],
+        "filters": [one_of("both", "edge"), None],
+        "centroid": [one_of("mean", "medoid")],
+        "schedule": [one_of("gradual", "hard")],
+        "interpolation_weight": [real(0, None, "left")],
+        "code_weight": [real(0, None, "left")],
+        "pretraining_epochs": [one_of("auto"), integer(0)],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        n_neighbors: int = 5,
+        filters: str | None = "both",
+        centroid: str = "mean",
+        schedule: str = "gradual",
+        interpolation_weight: float = 0.5,
+        code_weight: float = 1.0,
+        backbone: str | os.PathLike[str] | nn.Module = "auto",
+        pretrained: bool | str | os.PathLike[str] = False,
+        pretraining_epochs: int | str = "auto",
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        accumulate: int = 1,
+        learning_rate: float | str = "auto",
+        calibrate: bool = True,
+        device: str | torch.device = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
+        precision: str = "auto",
+        num_workers: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.n_neighbors = n_neighbors
+        self.filters = filters
+        self.centroid = centroid
+        self.schedule = schedule
+        self.interpolation_weight = interpolation_weight
+        self.code_weight = code_weight
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.pretraining_epochs = pretraining_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.learning_rate = learning_rate
+        self.calibrate = calibrate
+        self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.strategy = strategy
+        self.precision = precision
+        self.num_workers = num_workers
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _pretrainer(self) -> None:
+        """Return that nothing but the method's own first phase trains the encoder."""
+
+    def _projector(self) -> MakeProjector:
+        return SimCLR()._make_projector  # the first phase teaches it
+
+    def _own_phases(self) -> list[str]:
+        return ["clustering"] if self._goes_on() else ["pretraining", "clustering"]
+
+    def _make_objective(self, model: ClusterModel) -> ProximityObjective:
+        return ProximityObjective(
+            model,
+            build_decoder(model.embedding.embedding_dim, self._sample_shape),
+            self._standardize(model),
+            n_clusters=self.n_clusters,
+            n_regions=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
+            n_neighbors=self.n_neighbors,
+            filters=self.filters,
+            medoids=self.centroid == "medoid",
+            code_weight=self.code_weight,
+        )
+
+    def _standardize(self, model: ClusterModel) -> nn.Module:
+        """Return what brings prepared samples to unit variance: features are prepared so."""
+        if not self._takes_images():
+            return nn.Identity()
+        return next(model.embedding.backbone.children())
+
+    def _make_views(self, source: Source, objective: Any, trainer: Trainer) -> PairedViews:
+        """Return the samples as they are: of each there is one view only."""
+        if not self._takes_images():
+            source = SelectedSource(source, self._trained_rows(source, trainer))
+        return AugmentedViews(source, objective.model.prepare, [unchanged])
+
+    def _trained_rows(self, source: Source, trainer: Trainer) -> Tensor:
+        rows = torch.randperm(len(source), generator=trainer.generator("views"))
+        return rows[:GRAPH_ROWS].sort().values
+
+    def _build(self, source: Source, trainer: Trainer) -> ProximityObjective:
+        """Let the objective know how many samples there are to remember."""
+        objective: ProximityObjective = super()._build(source, trainer)
+        n = len(source)
+        objective.track_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
+        return objective
+
+    def _start(
+        self,
+        objective: ProximityObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Train the auto-encoder and its critic."""
+        recipe = self._by_kind(features=PRETRAINING, images=IMAGE_PRETRAINING)
+        n = len(views)
+        batch_size, _, rate = self._plan(recipe, n)
+        epochs = given(self.pretraining_epochs, recipe.epochs(n, batch_size))
+        critic = None
+        if self.interpolation_weight:
+            with trainer.global_generator("build for pretraining"):
+                critic = build_critic(self._sample_shape)
+        interpolation = InterpolationObjective(
+            objective.model.embedding,
+            objective.decoder,
+            critic,
+            objective.standardize,
+            self.interpolation_weight,
+        ).to(source.device)
+        with report.phase("pretraining", epochs) as hook:
+            trainer.run(
+                Phase(
+                    name="pretraining",
+                    objective=interpolation,
+                    views=views,
+                    n_samples=n,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    accumulate=self.accumulate,
+                    parameter_groups=interpolation.parameter_groups(rate),
+                    optimizer=torch.optim.AdamW,
+                    schedule=one_cycle,
+                    hook=hook,
+                )
+            )
+
+    def _train(
+        self,
+        objective: ProximityObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+        report: CallbackReport,
+    ) -> None:
+        """Move the codes to their neighbours."""
+        recipe = self._by_kind(features=FEATURE_TRAINING, images=IMAGE_TRAINING)
+        n = len(views)
+        batch_size, epochs, rate = self._plan(recipe, n)
+
+        generator = trainer.generator("nothing")  # views that are unchanged draw no number
+        to_go = 1 - ProximityObjective.FIRST_QUANTILE
+        n_steps = RELAXED_AFTER * min(REFRESHES, epochs) if self.schedule == "gradual" else 1
+
+        @torch.no_grad()
+        def refresh() -> None:
+            objective.eval()
+            batches = torch.split(torch.arange(n), INFERENCE_BATCH)
+            prepared = (views(index, generator)[0] for index in batches)
+            codes = torch.cat([objective.model.embedding(batch) for batch in prepared])
+            objective.refresh(trainer.agreed(codes), to_go / max(n_steps, 1))
+
+        def attributes() -> dict[str, Any]:
+            found = self._fitted_attributes(objective)
+            self._divide(found["_objective"], source, trainer)
+            return found
+
+        with report.phase("clustering", epochs, attributes) as hook:
+            trainer.run(
+                Phase(
+                    name="clustering",
+                    objective=objective,
+                    views=IndexedViews(views),
+                    n_samples=n,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    accumulate=self.accumulate,
+                    parameter_groups=objective.parameter_groups(rate),
+                    optimizer=torch.optim.AdamW,
+                    schedule=constant,
+                    hook=PeriodicHook(hook, epochs, REFRESHES, refresh),
+                )
+            )
+
+    def _answers(
+        self, objective: ProximityObjective, source: Source, trainer: Trainer
+    ) -> Iterator[None]:
+        """Yield once, with the clusters of the codes."""
+        self._divide(objective, source, trainer)
+        yield
+
+    def _divide(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:
+        """Divide the codes into clusters, for the first time, by k-means."""
+        objective.track_samples(0)
+        codes = self._embed(objective, source, self._trained_rows(source, trainer))
+        generator = trainer.generator("partitions")
+        clusters = kmeans(codes, self.n_clusters, generator=generator, n_init=KMEANS_RUNS)
+        # After a warm start there may be fewer samples than regions.
+        n_regions = min(len(objective.region_centers), len(codes))
+        regions = kmeans(codes, n_regions, generator=generator, n_init=1)
+        objective.divide(trainer.agreed(clusters.centers), trainer.agreed(regions.centers))
