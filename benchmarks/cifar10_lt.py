@@ -35,7 +35,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.datasets import make_long_tailed
@@ -48,7 +50,13 @@ from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 
 METHODS = {
     method.__name__: method
-    for method in (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+    for method in (
+        MiniClustering,
+        CalibratedDeepClustering,
+        StableClusterDiscrimination,
+        ProximityDeepClustering,
+        GenerativeCalibrationClustering,
+    )
 }
 PRETRAINING = {method.__name__: method for method in (BYOL, MoCo, SimCLR)}
 N_CLUSTERS = 10
@@ -112,6 +120,11 @@ def run(arguments: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> dict[str
 
     if method is StableClusterDiscrimination:
         fit("clustering", method(N_CLUSTERS, max_epochs=arguments.epochs, **parameters))
+        return stages
+    if method is ProximityDeepClustering:
+        lengths = {"pretraining_epochs": arguments.epochs}
+        lengths["max_epochs"] = arguments.clustering_epochs
+        fit("clustering", method(N_CLUSTERS, **lengths, **parameters))
         return stages
     pretraining = PRETRAINING[arguments.pretraining](max_epochs=arguments.epochs)
     model = method(N_CLUSTERS, pretraining=pretraining, max_epochs=0, calibrate=False, **parameters)

@@ -36,7 +36,9 @@ from sklearn.mixture import GaussianMixture
 import skdeepcluster
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.datasets import make_long_tailed
@@ -46,7 +48,13 @@ ARRAYS = ("digits", "digits LT", "tweet89", "stackoverflow", "stackoverflow LT")
 FURTHER_ARRAYS = ("clinc150", "clinc150 LT", "digits LT100", "stackoverflow LT100")
 METHODS = {
     method.__name__: method
-    for method in (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+    for method in (
+        MiniClustering,
+        CalibratedDeepClustering,
+        StableClusterDiscrimination,
+        ProximityDeepClustering,
+        GenerativeCalibrationClustering,
+    )
 }
 MOST_ROWS_FOR_ALL_PAIRS = 10_000
 # One fit of ClustPy's takes some ten minutes for 10,000 rows.
@@ -80,6 +88,35 @@ STABLE_ABLATION: dict[str, dict[str, Any]] = {  # of StableClusterDiscrimination
     "stable: pretrained": {"pretraining": "auto"},
     "stable: refined": {"refine": True},
 }
+PROXIMITY_ABLATION: dict[str, dict[str, Any]] = {  # of ProximityDeepClustering
+    "proximity: first phase alone": {"max_epochs": 0},
+    "proximity: second phase alone": {"pretraining_epochs": 0},
+    "proximity: no filter": {"filters": None},
+    "proximity: edge filter": {"filters": "edge"},
+    "proximity: medoids": {"centroid": "medoid"},
+    "proximity: hard switch": {"schedule": "hard"},
+    "proximity: no interpolation": {"interpolation_weight": 0.0},
+    "proximity: no code target": {"code_weight": 0.0},
+    "proximity: k = 3": {"n_neighbors": 3},
+    "proximity: k = 11": {"n_neighbors": 11},
+}
+GENERATIVE_ABLATION: dict[str, dict[str, Any]] = {  # of GenerativeCalibrationClustering
+    "generative: start alone": {"max_epochs": 0, "generated_ratio": 0.0},
+    "generative: none generated": {"generated_ratio": 0.0},
+    "generative: twice as many": {"generated_ratio": 2.0},
+    "generative: generated not learned": {"generated_weight": 0.0},
+    "generative: with discrepancy": {"discrepancy_weight": 1.0},
+    "generative: no mean matching": {"matching_weight": 0.0},
+    "generative: no metric learning": {"metric_weight": 0.0},
+    "generative: all reliable": {"reliability_weighting": False},
+    "generative: one round": {"n_rounds": 1},
+}
+ABLATIONS: dict[Any, dict[str, dict[str, Any]]] = {
+    MiniClustering: ABLATION,
+    StableClusterDiscrimination: STABLE_ABLATION,
+    ProximityDeepClustering: PROXIMITY_ABLATION,
+    GenerativeCalibrationClustering: GENERATIVE_ABLATION,
+}
 
 
 def load(name: str, data: Path | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,15 +141,10 @@ def methods(
     yield "KMeans", KMeans(n_clusters, n_init=10, random_state=seed)
     for name in ours:
         yield name, METHODS[name](n_clusters, random_state=seed)
-    for name in ablation:
-        if name in ABLATION:
-            yield f"  {name}", MiniClustering(n_clusters, random_state=seed, **ABLATION[name])
-        else:
-            parameters = STABLE_ABLATION[name]
-            yield (
-                f"  {name}",
-                StableClusterDiscrimination(n_clusters, random_state=seed, **parameters),
-            )
+    for method, changes in ABLATIONS.items():
+        for name in ablation:
+            if name in changes:
+                yield f"  {name}", method(n_clusters, random_state=seed, **changes[name])
 
 
 def peers(n_clusters: int, seed: int, n_rows: int) -> Iterator[tuple[str, Any]]:
@@ -241,6 +273,7 @@ def append(record: dict[str, Any], output: Path | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    everything = [name for changes in ABLATIONS.values() for name in changes]
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -251,7 +284,7 @@ def main() -> None:
     parser.add_argument(
         "--ablation",
         nargs="*",
-        choices=(*ABLATION, *STABLE_ABLATION),
+        choices=everything,
         help="parts to leave out or change, all if none is named",
     )
     parser.add_argument("--peers", action="store_true", help="other clusterers, too")
@@ -259,7 +292,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
 
-    everything = [*ABLATION, *STABLE_ABLATION]
     ablation = [] if arguments.ablation is None else arguments.ablation or everything
     arrays = arguments.arrays or (ARRAYS if arguments.data else ARRAYS[:2])
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)

@@ -39,7 +39,9 @@ from torchvision.transforms import v2
 
 from skdeepcluster import (
     CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
     MiniClustering,
+    ProximityDeepClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.data import IndexedViews, StrongImageViews
@@ -49,7 +51,13 @@ from skdeepcluster.training import Phase, SilentHook, Trainer, get_fabric
 PRETRAINING = {method.__name__: method for method in (BYOL, MoCo, SimCLR)}
 CLUSTERING = {
     method.__name__: method
-    for method in (MiniClustering, CalibratedDeepClustering, StableClusterDiscrimination)
+    for method in (
+        MiniClustering,
+        CalibratedDeepClustering,
+        StableClusterDiscrimination,
+        ProximityDeepClustering,
+        GenerativeCalibrationClustering,
+    )
 }
 N_CLUSTERS = 10
 WARMUP_STEPS = 3
@@ -67,8 +75,10 @@ def catch(stage: str, X: np.ndarray, backbone: str, batch_size: int) -> tuple[Tr
         name = "pretraining"
     else:
         estimator = CLUSTERING[stage](
-            N_CLUSTERS, backbone=backbone, batch_size=batch_size, pretraining=None, random_state=0
+            N_CLUSTERS, backbone=backbone, batch_size=batch_size, random_state=0
         )
+        if "pretraining" in estimator.get_params():
+            estimator.set_params(pretraining=None)
         name = "clustering"
     caught = []
 

@@ -6,7 +6,13 @@ A test compares it with what the package exports.
 API_REFERENCE: dict[str, tuple[str, list[str]]] = {
     "Clusterers": (
         "skdeepcluster",
-        ["MiniClustering", "CalibratedDeepClustering", "StableClusterDiscrimination"],
+        [
+            "MiniClustering",
+            "CalibratedDeepClustering",
+            "StableClusterDiscrimination",
+            "ProximityDeepClustering",
+            "GenerativeCalibrationClustering",
+        ],
     ),
     "Pretraining": ("skdeepcluster.pretraining", ["BYOL", "MoCo", "SimCLR"]),
     "Saved models": ("skdeepcluster", ["load"]),

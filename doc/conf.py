@@ -67,6 +67,7 @@ EXAMPLES = [
     "plot_digits.py",
     "plot_compare_methods.py",
     "plot_long_tails.py",
+    "plot_generated_samples.py",
     "plot_confidence.py",
     "plot_number_of_clusters.py",
     "plot_embeddings_pipeline.py",
