@@ -176,12 +176,12 @@ class ProximityDeepClustering(DeepClusterer):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.datasets import make_blobs
     >>> from skdeepcluster import ProximityDeepClustering
-    >>> X, _ = load_digits(n_class=3, return_X_y=True)
+    >>> X, _ = make_blobs(n_samples=[300, 40, 40], n_features=6, random_state=1)
     >>> model = ProximityDeepClustering(n_clusters=3, random_state=0).fit(X)
     >>> sorted(model.cluster_sizes_.tolist())
-    [176, 178, 183]
+    [40, 40, 300]
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -335,6 +335,7 @@ class ProximityDeepClustering(DeepClusterer):
                     hook=hook,
                 )
             )
+        objective.fix_targets()
 
     def _train(
         self,

@@ -303,7 +303,7 @@ class ProximityObjective(nn.Module):
         self.head = PrototypeHead(width, n_clusters)
         self.model.head = self.head
         self.decoder = decoder
-        self.earlier_decoder: nn.Module = nn.Identity()
+        self.target_decoder: nn.Module = nn.Identity()
         self.standardize = standardize
         self.n_neighbors = n_neighbors
         self.filters = filters
@@ -321,12 +321,17 @@ class ProximityObjective(nn.Module):
         """Forget all samples and clusters, and remember so many samples: none in the end."""
         for parameter in self.head.parameters():
             parameter.zero_()
-        earlier = copy.deepcopy(self.decoder) if n_samples else nn.Identity()
-        self.earlier_decoder = earlier.requires_grad_(False)
+        decoder = copy.deepcopy(self.decoder) if n_samples else nn.Identity()
+        self.target_decoder = decoder.requires_grad_(False)
         self.centroids = self.centroids.new_zeros(n_samples, self.centroids.shape[1])
         self.moved = self.moved.new_zeros(n_samples)
         self.quantile.fill_(self.FIRST_QUANTILE)
         self.share.zero_()
+
+    @torch.no_grad()
+    def fix_targets(self) -> None:
+        """Let the decoder as it is now decode the targets from here on."""
+        self.target_decoder.load_state_dict(self.decoder.state_dict())
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Return what training may change, as a torch optimiser wants it."""
@@ -336,7 +341,7 @@ class ProximityObjective(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Switch to training; what decodes the targets stays as it was."""
         super().train(mode)
-        self.earlier_decoder.eval()
+        self.target_decoder.eval()
         return self
 
     @torch.no_grad()
@@ -361,7 +366,6 @@ class ProximityObjective(nn.Module):
             self.moved.copy_(edges.any(dim=1))
         find = neighbor_medoids if self.medoids else neighbor_means
         self.centroids.copy_(find(codes, neighbors, edges))
-        self.earlier_decoder.load_state_dict(self.decoder.state_dict())
         share = self.moved.float().mean()
         if share - self.share < self.GROWTH:
             self.quantile.add_(step).clamp_(max=1)
@@ -408,7 +412,7 @@ class ProximityObjective(nn.Module):
         decoded = self.decoder(codes).float()
         with torch.no_grad():
             x = self.standardize(x)
-            target = self.earlier_decoder(centroids).float()
+            target = self.target_decoder(centroids).float()
             target = torch.where(moved.view(-1, *[1] * (x.ndim - 1)), target, x)
         with full_precision(codes.device):
             reconstruction = reconstruction_loss(target, decoded)

@@ -106,7 +106,7 @@ def test_a_small_share_of_generated_samples_is_one_in_a_batch():
     ids=str,
 )
 def test_every_part_can_be_changed(change):
-    data = np.random.default_rng(0).normal(size=(120, 5))
+    data = np.random.default_rng(0).normal(size=(240, 5))  # enough for more than one round
     default = GenerativeCalibrationClustering(3, random_state=0, calibrate=False)
     changed = clone(default).set_params(**change)
     assert not np.array_equal(default.fit_transform(data), changed.fit_transform(data))

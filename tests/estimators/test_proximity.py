@@ -60,6 +60,13 @@ def test_labels_are_those_of_kmeans_on_the_codes():
     assert adjusted_rand_score(Y, model.labels_) > 0.9
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_cluster_is_not_torn_apart_by_its_neighborhoods(seed):
+    data, y = make_blobs(n_samples=[300, 40, 40], n_features=6, random_state=seed)
+    model = ProximityDeepClustering(3, random_state=seed, calibrate=False).fit(data)
+    assert adjusted_rand_score(y, model.labels_) == 1
+
+
 def test_samples_move_gradually_until_all_have():
     model = ProximityDeepClustering(7, random_state=0, max_epochs=30).fit(X)
     moved = [record["moved"] for record in phase(model, "clustering")]

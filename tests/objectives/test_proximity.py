@@ -192,10 +192,11 @@ def test_moved_samples_have_centroids_as_targets_and_the_others_themselves():
     objective = proximity_objective()
     objective.track_samples(20)
     objective.refresh(unit(20).float(), 0.1)
-    decoder = objective.earlier_decoder
+    decoder = objective.target_decoder
     with torch.no_grad():
         for parameter in objective.decoder.parameters():
-            parameter.add_(0.1)  # targets are decoded as before
+            parameter.add_(0.1)  # targets are decoded as before, after a refresh, too
+    objective.refresh(unit(20).float(), 0.1)
     x, index = torch.randn(8, 4), torch.arange(5, 13)
     objective.train()
     assert not decoder.training
@@ -216,6 +217,8 @@ def test_moved_samples_have_centroids_as_targets_and_the_others_themselves():
     assert scalars["moved"].item() == pytest.approx(moved.float().mean().item())
     loss.backward()
     assert all(parameter.grad is None for parameter in decoder.parameters())
+    objective.fix_targets()
+    torch.testing.assert_close(objective.decoder.state_dict(), decoder.state_dict())
 
 
 def test_filters_relax_only_when_the_share_of_moving_samples_has_stopped_growing():
