@@ -34,10 +34,13 @@ class Source(Protocol):
         ``(n_features,)`` or ``(channels, height, width)``.
     device : torch.device
         Where the rows are delivered.
+    resident : bool
+        Whether they lie there already, so that nobody has to wait for them.
     """
 
     sample_shape: tuple[int, ...]
     device: torch.device
+    resident: bool
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -50,6 +53,8 @@ class Source(Protocol):
 
 class ResidentSource:
     """Rows of a tensor that lies on the device."""
+
+    resident = True
 
     def __init__(self, data: Tensor) -> None:
         self.data = data
@@ -81,6 +86,7 @@ class SelectedSource:
         self.selected = selected.cpu()
         self.sample_shape = source.sample_shape
         self.device = source.device
+        self.resident = source.resident
 
     def __len__(self) -> int:
         """Return the number of selected rows."""
@@ -103,6 +109,8 @@ class ArraySource:
     channels_last : bool, default=False
         Whether images have their channels on the last axis.
     """
+
+    resident = False
 
     def __init__(
         self, array: np.ndarray[Any, Any], device: torch.device, channels_last: bool = False
@@ -145,6 +153,8 @@ class DatasetSource:
         If the items are not tensors or arrays of real numbers of one common shape, or one is not
         finite.
     """
+
+    resident = False
 
     def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
         self.dataset = dataset

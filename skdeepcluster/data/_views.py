@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.data._sources import ResidentSource, Source
+from skdeepcluster.data._sources import Source
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -43,7 +43,7 @@ class NeighborViews:
     @property
     def resident(self) -> bool:
         """Whether the samples lie on the device, so that nobody has to wait for them."""
-        return isinstance(self.source, ResidentSource)
+        return self.source.resident
 
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class AugmentedViews:
     @property
     def resident(self) -> bool:
         """Whether the samples lie on the device, so that nobody has to wait for them."""
-        return isinstance(self.source, ResidentSource)
+        return self.source.resident
 
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:

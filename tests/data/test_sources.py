@@ -10,6 +10,7 @@ from PIL import Image
 
 from skdeepcluster.data import (
     ArraySource,
+    AugmentedViews,
     DatasetSource,
     ResidentSource,
     SelectedSource,
@@ -173,6 +174,14 @@ def test_selected_rows_of_another_source():
     assert some.sample_shape == source.sample_shape
     assert some.device == source.device
     assert torch.equal(some.rows(torch.tensor([2, 0])), source.rows(torch.tensor([9, 7])))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_views_tell_whether_samples_have_to_be_waited_for(there):
+    source = ResidentSource(torch.zeros(12, 3)) if there else ArraySource(vectors(), CPU)
+    some = SelectedSource(source, torch.arange(4))
+    for rows in (source, some, SelectedSource(some, torch.arange(2))):
+        assert AugmentedViews(rows, torch.nn.Identity(), []).resident == there
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
