@@ -7,9 +7,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, log_softmax
+from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import full_precision
+from skdeepcluster.numerics import aligned_linear
 from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
 
 # A row has about this length, so that one learning rate suits all data.
@@ -83,7 +84,7 @@ class ConfidenceHead(nn.Module):
     def forward(self, *views: Tensor) -> Tensor:
         """Return the logits of the votes."""
         scaled = [scale * view.float() for scale, view in zip(self.scales, views, strict=True)]
-        return linear(torch.cat(scaled, dim=1), self.weight, self.bias)
+        return aligned_linear(torch.cat(scaled, dim=1), self.weight, self.bias)
 
 
 def vote_loss(logits: Tensor, votes: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, relu
 
-from skdeepcluster.numerics import cluster_means, kmeans
+from skdeepcluster.numerics import aligned_linear, cluster_means, kmeans
 
 # Logits are made for so many rows at a time: never for all samples and all clusters.
 CHUNK_ROWS = 2**13
@@ -38,6 +38,10 @@ class PrototypeHead(nn.Linear):
 
     def __init__(self, embedding_dim: int, n_clusters: int) -> None:
         super().__init__(embedding_dim, n_clusters)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the cluster logits."""
+        return aligned_linear(embedding, self.weight, self.bias)
 
     @torch.no_grad()
     def start_from(self, centers: Tensor, scale: float) -> None:
@@ -83,7 +87,7 @@ class CosineHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the logits of embeddings of unit length."""
-        return (embedding / self.temperature) @ self.centers.T
+        return aligned_linear(embedding / self.temperature, self.centers)
 
     @torch.no_grad()
     def reorder(self, order: Tensor) -> None:
@@ -119,11 +123,11 @@ class PrototypePerceptron(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the cluster logits."""
-        logits: Tensor = self.output(self._activate(embedding))
-        return logits
+        activations = self._activate(embedding)
+        return aligned_linear(activations, self.output.weight, self.output.bias)
 
     def _activate(self, embedding: Tensor) -> Tensor:
-        return relu(self.norm(self.hidden(embedding)))
+        return relu(self.norm(aligned_linear(embedding, self.hidden.weight)))
 
     @torch.no_grad()
     def start_from(self, embedding: Tensor, labels: Tensor, generator: torch.Generator) -> None:

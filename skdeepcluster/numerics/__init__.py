@@ -8,6 +8,7 @@ from skdeepcluster.numerics._kmeans import (
     lloyd,
     nearest_center,
 )
+from skdeepcluster.numerics._linear import aligned_linear
 from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._partitions import best_separated, merged_partitions
@@ -16,6 +17,7 @@ from skdeepcluster.numerics._silhouette import centroid_silhouette
 
 __all__ = [
     "KMeansResult",
+    "aligned_linear",
     "average_linkage",
     "best_separated",
     "centroid_silhouette",
