@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from numbers import Integral
@@ -24,13 +25,13 @@ from skdeepcluster.estimators._building import (
     n_fine_clusters,
 )
 from skdeepcluster.estimators._pretraining import Pretrainer
-from skdeepcluster.estimators._report import CallbackReport, PeriodicHook
+from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._two_stage import TwoStageClusterer
 from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel, build_denoiser, most_likely
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import GenerationObjective, GenerativeObjective
-from skdeepcluster.training import MAX_SEED, Phase, Trainer, constant, cosine
+from skdeepcluster.training import MAX_SEED, PeriodicHook, Phase, Trainer, constant, cosine
 
 FEATURE_GENERATION = Recipe(
     batch_size=128, learning_rate=5e-3, max_steps=300, samples_per_step=8 / 3
@@ -41,7 +42,6 @@ REGIONS_PER_CLUSTER = 4
 MOST_GENERATED = 1000
 # Pixels of the sides of images that a small U-Net can be trusted with.
 LARGEST_GENERATED = 64
-SAMPLING_BATCH = 512
 # Of a round; with fewer, generating samples would take longer than learning from them.
 FEWEST_STEPS = 10
 
@@ -68,8 +68,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         Generated samples for each real one in a batch, at most 10; 0 is the same method without a
         generator.
     n_rounds : int, default=3
-        How often samples are labelled and generated anew; less often where that would leave fewer
-        than ten steps between.
+        How often samples are labelled and generated anew: at most once per epoch, and less often
+        where that would leave fewer than ten steps between.
     confidence_threshold : float, default=0.9
         What is predicted more surely for a sample, and predicted for its neighbour too, is learned.
     size_weight : float, default=1.0
@@ -188,6 +188,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     MiniClustering : For long-tailed data, too, in a fraction of the time.
     sklearn.mixture.GaussianMixture : Generates samples of its components.
 
+    Notes
+    -----
+    Of feature arrays with more than 32,768 rows as many random ones are trained on; all get labels.
+
     References
     ----------
     H. Xia, H. Huang, Z. Ding. "GCC: generative calibration clustering." 2024.
@@ -223,7 +227,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         "metric_weight": [real(0, None, "left")],
         "reliability_weighting": ["boolean"],
         "guidance": [real(0, None, "left")],
-        "generation_epochs": [one_of("auto"), integer(0)],
+        "generation_epochs": [one_of("auto"), integer(1)],
         "generator_learning_rate": [one_of("auto"), real(0, None, "neither")],
     }
 
@@ -343,19 +347,14 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         device = self._objective.prior.device
         generator = torch.Generator()
         generator.manual_seed(int(check_random_state(random_state).randint(MAX_SEED)))
-        parts = []
-        for part in torch.split(labels, SAMPLING_BATCH):
-            noise = torch.randn(len(part), *self._sample_shape, generator=generator)
-            made = self._objective.generate(noise.to(device), part.to(device))
-            parts.append(prepare.inverse(made).cpu())
-        return torch.cat(parts).numpy()
-
-    def _fine_tunes(self) -> bool:
-        return True  # all losses between real and generated samples are the encoder's
+        noise = torch.randn(n_samples, *self._sample_shape, generator=generator)
+        made = self._objective.generate(noise.to(device), labels.to(device))
+        samples: NDArray[np.float32] = prepare.inverse(made).cpu().numpy()
+        return samples
 
     def _own_phases(self) -> list[str]:
-        phases = ["start", "generation", "clustering"]
-        return phases if self.generated_ratio else [phases[0], phases[2]]
+        generates = self.generated_ratio and not self._goes_on()
+        return ["start", *(["generation"] if generates else []), "clustering"]
 
     def _check_enough_samples(self, source: Source) -> None:
         super()._check_enough_samples(source)
@@ -376,7 +375,9 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
             n_clusters=self.n_clusters,
             n_parts=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
             ratio=self.generated_ratio,
-            n_generated=max(min(MOST_GENERATED, self._n_sized), self.n_clusters),
+            # As many of each cluster.
+            n_generated=self.n_clusters
+            * math.ceil(min(MOST_GENERATED, self._n_sized) / self.n_clusters),
             confidence_threshold=self.confidence_threshold,
             size_weight=self.size_weight,
             generated_weight=self.generated_weight,
@@ -500,5 +501,5 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         n_regions = min(objective.n_parts, len(rows))
         embedding = self._embed(objective, source, rows)
         regions = kmeans(embedding, n_regions, generator=generator, n_init=1)
-        objective.divide_regions(trainer.agreed(regions.centers))
+        objective.regions.place(trainer.agreed(regions.centers))
         yield

@@ -20,14 +20,13 @@ from skdeepcluster.estimators._building import (
     given,
     n_fine_clusters,
 )
-from skdeepcluster.estimators._inference import INFERENCE_BATCH
-from skdeepcluster.estimators._report import CallbackReport, PeriodicHook
+from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._simclr import SimCLR
 from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel, build_critic, build_decoder
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import InterpolationObjective, ProximityObjective
-from skdeepcluster.training import Phase, Trainer, constant, one_cycle
+from skdeepcluster.training import PeriodicHook, Phase, Trainer, constant, one_cycle
 
 PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=6)
 IMAGE_PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
@@ -82,7 +81,8 @@ class ProximityDeepClustering(DeepClusterer):
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
     pretraining_epochs : int or "auto", default="auto"
-        Passes over the data of the first phase. "auto" is about 400 steps for feature arrays, fewer
+        Passes over the data of the first phase; 0 skips it, which is for comparisons only: the
+        second phase relies on its decoder. "auto" is about 400 steps for feature arrays, fewer
         for small ones, and 40 passes for images.
     max_epochs : int or "auto", default="auto"
         Passes over the data of the second phase, during which centroids are found anew up to 20
@@ -350,16 +350,11 @@ class ProximityDeepClustering(DeepClusterer):
         n = len(views)
         batch_size, epochs, rate = self._plan(recipe, n)
 
-        generator = trainer.generator("nothing")  # views that are unchanged draw no number
         to_go = 1 - ProximityObjective.FIRST_QUANTILE
         n_steps = RELAXED_AFTER * min(REFRESHES, epochs) if self.schedule == "gradual" else 1
 
-        @torch.no_grad()
         def refresh() -> None:
-            objective.eval()
-            batches = torch.split(torch.arange(n), INFERENCE_BATCH)
-            prepared = (views(index, generator)[0] for index in batches)
-            codes = torch.cat([objective.model.embedding(batch) for batch in prepared])
+            codes = self._embed(objective, views.source, views.rows)
             objective.refresh(trainer.agreed(codes), to_go / max(n_steps, 1))
 
         def attributes() -> dict[str, Any]:
@@ -389,15 +384,20 @@ class ProximityDeepClustering(DeepClusterer):
     ) -> Iterator[None]:
         """Yield once, with the clusters of the codes."""
         self._divide(objective, source, trainer)
+        for tensor in (*objective.head.state_dict().values(), objective.regions.centers):
+            tensor.copy_(trainer.agreed(tensor))
         yield
 
     def _divide(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:
-        """Divide the codes into clusters, for the first time, by k-means."""
+        """Divide the codes into clusters, for the first time, by k-means.
+
+        Without a word to other processes: a callback of one of them may ask for it.
+        """
         objective.track_samples(0)
         codes = self._embed(objective, source, self._trained_rows(source, trainer))
         generator = trainer.generator("partitions")
         clusters = kmeans(codes, self.n_clusters, generator=generator, n_init=KMEANS_RUNS)
         # After a warm start there may be fewer samples than regions.
-        n_regions = min(len(objective.region_centers), len(codes))
+        n_regions = min(len(objective.regions), len(codes))
         regions = kmeans(codes, n_regions, generator=generator, n_init=1)
-        objective.divide(trainer.agreed(clusters.centers), trainer.agreed(regions.centers))
+        objective.divide(clusters.centers, regions.centers)

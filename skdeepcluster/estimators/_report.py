@@ -8,8 +8,6 @@ from typing import Any
 
 from sklearn.callback import CallbackContext
 
-from skdeepcluster.training import EpochHook
-
 # Builds what a copy of the estimator needs to predict, as if fit had stopped now.
 Attributes = Callable[[], dict[str, Any]]
 
@@ -51,38 +49,6 @@ class CallbackReport:
         self.root.call_on_fit_task_end(
             estimator=self.estimator, **self.data, reconstruction_attributes=attributes
         )
-
-
-class PeriodicHook:
-    """A hook that does something before some of the epochs, evenly spread.
-
-    Parameters
-    ----------
-    hook : EpochHook
-        The one to be told about every epoch.
-    epochs : int
-        How many there will be.
-    times : int
-        Before how many of them to act, the first among them; all if there are not as many.
-    act : callable
-        Called without arguments.
-    """
-
-    def __init__(self, hook: EpochHook, epochs: int, times: int, act: Callable[[], None]) -> None:
-        self.hook = hook
-        self.epochs = epochs
-        self.times = min(times, epochs)
-        self.act = act
-
-    def begin(self, epoch: int) -> None:
-        """Announce the epoch, and act if it is time."""
-        self.hook.begin(epoch)
-        if epoch * self.times % self.epochs < self.times:
-            self.act()
-
-    def end(self, epoch: int) -> bool:
-        """Pass on that the epoch is over."""
-        return self.hook.end(epoch)
 
 
 class EpochReport:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from skdeepcluster.networks._backbones import FEATURE_ENCODER_WIDTH
@@ -46,23 +45,27 @@ def build_decoder(embedding_dim: int, sample_shape: Sequence[int]) -> nn.Module:
 
 
 def build_critic(sample_shape: Sequence[int]) -> nn.Module:
-    """Return a network that gives one number for each sample.
+    """Return a network that gives one number for each sample, whatever else is in the batch.
+
+    With batch normalisation it would judge samples, alone in a batch, otherwise than it has learned
+    to beside others.
 
     Parameters
     ----------
     sample_shape : sequence of int
         ``(n_features,)`` or ``(channels, height, width)``.
     """
+    layers: list[nn.Module] = []
     if len(sample_shape) == 1:
-        width = FEATURE_ENCODER_WIDTH
-        return nn.Sequential(
-            multilayer_perceptron([sample_shape[0], width, width, 1]), nn.Flatten(0)
-        )
+        widths = [sample_shape[0], FEATURE_ENCODER_WIDTH, FEATURE_ENCODER_WIDTH]
+        for n_in, n_out in pairwise(widths):
+            layers += [nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(widths[-1], 1), nn.Flatten(0))
     n_channels, *sides = sample_shape
     widths = _channels(sides)
-    layers: list[nn.Module] = [nn.Conv2d(n_channels, widths[0], 3, padding=1)]
+    layers.append(nn.Conv2d(n_channels, widths[0], 3, padding=1))
     for narrow, wide in pairwise(widths):
-        layers += [nn.BatchNorm2d(narrow), nn.ReLU(), nn.Conv2d(narrow, wide, 4, 2, 1)]
+        layers += [nn.GroupNorm(1, narrow), nn.ReLU(), nn.Conv2d(narrow, wide, 4, 2, 1)]
     layers += [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 1), nn.Flatten(0))
 
@@ -94,7 +97,6 @@ class Crop(nn.Module):
         return images[..., : self.height, : self.width]
 
 
-@torch.no_grad()
 def frozen_parameters(network: nn.Module) -> dict[str, Tensor]:
     """Return the parameters as they are, for ``torch.func.functional_call``: none learns."""
     return {name: parameter.detach() for name, parameter in network.named_parameters()}

@@ -20,6 +20,8 @@ def cosine_schedule(n_steps: int) -> Tensor:
 
     .. math:: \bar\alpha_t = f(t) / f(0), \qquad
         f(t) = \cos^2\left(\frac{t / T + .008}{1.008} \cdot \frac{\pi}{2}\right)
+
+    but never below 1e-5 nor above .9999: some noise and some signal are always left.
     """
     time = torch.arange(1, n_steps + 1, dtype=torch.float64) / n_steps
     signal = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()

@@ -6,6 +6,7 @@ embeddings z of real samples r with their cluster y, and of samples g generated 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import torch
@@ -13,13 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from skdeepcluster.networks import ClusterModel, PrototypeHead, full_precision
-from skdeepcluster.numerics import cluster_means, nearest_center
+from skdeepcluster.numerics import cluster_means
 from skdeepcluster.objectives._calibrated import size_divergence
 from skdeepcluster.objectives._diffusion import Diffusion
-from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
+from skdeepcluster.objectives._mini import pseudo_labels, self_training_loss
+from skdeepcluster.objectives._regions import Regions
 
 # Widths of the kernels, in powers of two of the mean squared distance.
 KERNEL_EXPONENTS = (-2, -1, 0, 1, 2)
+# Numbers (of features, of channels and pixels) in the samples that are generated at a time, for
+# which a U-Net needs some 300 MiB.
+GENERATED_AT_ONCE = 2**18
 
 
 def gaussian_kernels(squared_distances: Tensor) -> Tensor:
@@ -169,12 +174,9 @@ class GenerativeObjective(nn.Module):
     METRIC_TEMPERATURE = 0.1
     # Learning rate of the encoder relative to the head's.
     ENCODER_RATE = 0.3
-    # As MiniClustering's delta: the share of a region that a cluster holds to occupy it.
-    OCCUPANCY_THRESHOLD = 0.3
     prior: Tensor
     labels: Tensor
     generated: Tensor
-    region_centers: Tensor
 
     def __init__(
         self,
@@ -204,7 +206,7 @@ class GenerativeObjective(nn.Module):
         if denoiser is not None:
             self.diffusion = Diffusion(denoiser, n_clusters, guidance)
         self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
-        self.register_buffer("region_centers", torch.zeros(n_parts, width))
+        self.regions = Regions(n_parts, width)
         # Clusters of the real samples in this round, and the samples generated for it.
         self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
         self.register_buffer("generated", torch.zeros(0))
@@ -226,7 +228,7 @@ class GenerativeObjective(nn.Module):
     @property
     def n_parts(self) -> int:
         """Number of parts of the fine partition, the regions."""
-        return len(self.region_centers)
+        return len(self.regions)
 
     def track_samples(self, n_samples: int, sample_shape: tuple[int, ...] = ()) -> None:
         """Make room for the clusters of so many samples, and for generated ones: none at last."""
@@ -283,7 +285,9 @@ class GenerativeObjective(nn.Module):
     def generate(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return samples, prepared as for the encoder, of these clusters."""
         self.diffusion.eval()
-        made: Tensor = self.diffusion.sample(noise, labels)
+        n_rows = max(GENERATED_AT_ONCE // math.prod(noise.shape[1:]), 1)
+        parts = zip(torch.split(noise, n_rows), torch.split(labels, n_rows), strict=True)
+        made = torch.cat([self.diffusion.sample(*part) for part in parts])
         return made if made.ndim == 2 else ((made + 1) / 2).clamp(0, 1)
 
     def denoise(self, prepared: Tensor, labels: Tensor) -> Tensor:
@@ -302,17 +306,9 @@ class GenerativeObjective(nn.Module):
             self.diffusion.reorder(order)
 
     @torch.no_grad()
-    def divide_regions(self, centers: Tensor) -> None:
-        """Keep the centres of the regions; of too few the first takes the places left."""
-        self.region_centers.copy_(centers[0])
-        self.region_centers[: len(centers)] = centers
-
-    @torch.no_grad()
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return class weights as MiniClustering's, with regions as the mini-clusters."""
-        regions, _ = nearest_center(embedding.to(self.region_centers.device), self.region_centers)
-        shape = (self.n_clusters, self.n_parts)
-        return occupancy_weights(labels, regions, shape, self.OCCUPANCY_THRESHOLD)
+        return self.regions.weigh_classes(embedding, labels, self.n_clusters)
 
     def forward(
         self, index: Tensor, first: Tensor, second: Tensor, clean: Tensor | None = None

@@ -24,8 +24,8 @@ from skdeepcluster.networks import (
     frozen_parameters,
     full_precision,
 )
-from skdeepcluster.numerics import nearest_center, nearest_neighbors
-from skdeepcluster.objectives._mini import occupancy_weights
+from skdeepcluster.numerics import nearest_neighbors
+from skdeepcluster.objectives._regions import Regions
 
 # Medoids are searched for so many samples at a time.
 MEDOID_ROWS = 2**13
@@ -99,8 +99,10 @@ def edge_filter(distances: Tensor, neighbors: Tensor, quantile: float) -> Tensor
     """
     if quantile >= 1:
         return torch.ones_like(neighbors, dtype=torch.bool)
-    own = torch.arange(len(neighbors), device=neighbors.device)
-    mutual = (neighbors[neighbors] == own[:, None, None]).any(dim=2)
+    own = torch.arange(len(neighbors), device=neighbors.device)[:, None]
+    # One column at a time: the neighbours of all neighbours would take k times the memory.
+    columns = [(neighbors[column] == own).any(dim=1) for column in neighbors.T]
+    mutual = torch.stack(columns, dim=1)
     return mutual & (distances <= lower_quantile(distances.flatten(), quantile))
 
 
@@ -246,7 +248,7 @@ class InterpolationObjective(nn.Module):
 
 
 class ProximityObjective(nn.Module):
-    """The second phase: codes move to their neighbours, in crowds first, at last everywhere.
+    """The second phase: codes move to their neighbours, in crowds first.
 
     Of each sample it remembers whether it moves, and where to, until :meth:`refresh` is called.
     Whenever the share of samples that pass the filters has not grown, they let more through.
@@ -276,13 +278,10 @@ class ProximityObjective(nn.Module):
     GROWTH = 0.01
     # Of the softmax over minus squared distances, when probabilities are not calibrated.
     SHARPNESS = 15.0
-    # As MiniClustering's delta: the share of a region that a cluster holds to occupy it.
-    OCCUPANCY_THRESHOLD = 0.3
     centroids: Tensor
     moved: Tensor
     quantile: Tensor
     share: Tensor
-    region_centers: Tensor
 
     def __init__(
         self,
@@ -305,13 +304,13 @@ class ProximityObjective(nn.Module):
         self.decoder = decoder
         self.target_decoder: nn.Module = nn.Identity()
         self.standardize = standardize
+        self.regions = Regions(n_regions, width)
         self.n_neighbors = n_neighbors
         self.filters = filters
         self.medoids = medoids
         self.code_weight = code_weight
         self.register_buffer("quantile", torch.tensor(self.FIRST_QUANTILE))
         self.register_buffer("share", torch.zeros(()))
-        self.register_buffer("region_centers", torch.zeros(n_regions, width))
         self.register_buffer("centroids", torch.zeros(0, width))
         self.register_buffer("moved", torch.zeros(0, dtype=torch.bool))
         self.track_samples(0)
@@ -380,12 +379,11 @@ class ProximityObjective(nn.Module):
         centers : Tensor of shape (n_clusters, embedding_dim)
             Of the clusters.
         region_centers : Tensor of shape (n_regions, embedding_dim)
-            Of a finer partition; of fewer regions than there is room for, the first fills it.
+            Of a finer partition, for class weights; see :class:`Regions`.
         """
         self.head.weight.copy_(2 * self.SHARPNESS * centers)
         self.head.bias.copy_(-self.SHARPNESS * centers.square().sum(dim=1))
-        self.region_centers.copy_(region_centers[0])
-        self.region_centers[: len(region_centers)] = region_centers
+        self.regions.place(region_centers)
 
     @torch.no_grad()
     def reorder(self, order: Tensor) -> None:
@@ -397,9 +395,7 @@ class ProximityObjective(nn.Module):
     @torch.no_grad()
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return class weights as MiniClustering's, with regions as the mini-clusters."""
-        regions, _ = nearest_center(embedding.to(self.region_centers.device), self.region_centers)
-        shape = (len(self.head.weight), len(self.region_centers))
-        return occupancy_weights(labels, regions, shape, self.OCCUPANCY_THRESHOLD)
+        return self.regions.weigh_classes(embedding, labels, len(self.head.weight))
 
     def forward(self, index: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch.

@@ -3,7 +3,8 @@
 from skdeepcluster.training._checkpoint import CheckpointFolder
 from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
 from skdeepcluster.training._engine import get_fabric
-from skdeepcluster.training._loop import MAX_SEED, EpochHook, Phase, SilentHook, Trainer
+from skdeepcluster.training._hooks import EpochHook, PeriodicHook, SilentHook
+from skdeepcluster.training._loop import MAX_SEED, Phase, Trainer
 from skdeepcluster.training._processes import Processes, choose_processes, explain_lost_processes
 from skdeepcluster.training._schedules import Schedule, constant, cosine, delayed, one_cycle
 
@@ -11,6 +12,7 @@ __all__ = [
     "MAX_SEED",
     "CheckpointFolder",
     "EpochHook",
+    "PeriodicHook",
     "Phase",
     "Processes",
     "Schedule",

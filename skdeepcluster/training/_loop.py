@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.training._engine import get_fabric
+from skdeepcluster.training._hooks import EpochHook
 from skdeepcluster.training._interrupt import graceful_interrupt
 from skdeepcluster.training._processes import (
     ONE_PROCESS,
@@ -40,28 +41,6 @@ Record = dict[str, Any]
 MAX_SEED = 2**31 - 1
 # No parameter of a network that learns something comes near it.
 LARGE_PARAMETER = 1e3
-
-
-class EpochHook(Protocol):
-    """What to tell others before and after each epoch."""
-
-    def begin(self, epoch: int) -> None:
-        """Announce an epoch."""
-
-    def end(self, epoch: int) -> bool:
-        """Report a finished epoch; return True to stop the phase."""
-        ...
-
-
-class SilentHook:
-    """An :class:`EpochHook` that tells nobody."""
-
-    def begin(self, epoch: int) -> None:
-        """Do nothing."""
-
-    def end(self, epoch: int) -> bool:
-        """Go on."""
-        return False
 
 
 @dataclass
@@ -270,6 +249,7 @@ class Trainer:
                     tensor.copy_(self.agreed(tensor))
             good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
+                started = time.perf_counter()
                 phase.hook.begin(epoch)
                 # Whatever was computed with a part of it since the last epoch, or before the first,
                 # may have left that part in evaluation mode, and no flag of the whole tells.
@@ -292,6 +272,7 @@ class Trainer:
                     ) from error
                 # Only an epoch without trouble shows that the state it began with was good.
                 good_state = state
+                record["seconds"] = time.perf_counter() - started
                 self.history.append(record)
                 if self.verbose > 0 and self._is_first:
                     print(_describe(record, phase.epochs))
@@ -312,7 +293,6 @@ class Trainer:
         generator: torch.Generator,
         epoch: int,
     ) -> Record:
-        started = time.perf_counter()
         order = torch.randperm(phase.n_samples, generator=generator)
         batch_size = min(phase.batch_size, phase.n_samples)
         n_batches = phase.n_samples // batch_size
@@ -353,13 +333,11 @@ class Trainer:
                 "last state known to be good. Lower learning_rate, or look for extreme values in "
                 "X."
             )
-        seconds = time.perf_counter() - started
         return {
             "phase": phase.name,
             "epoch": epoch,
             **means,
             "learning_rate": optimizer.param_groups[0]["lr"],
-            "seconds": seconds,
         }
 
     @functools.cached_property

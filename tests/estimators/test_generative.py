@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import NotFittedError
@@ -10,6 +11,7 @@ from torch import nn
 
 import skdeepcluster
 from skdeepcluster import GenerativeCalibrationClustering
+from skdeepcluster.objectives import GenerativeObjective
 
 X, Y = make_blobs(n_samples=[150, 60, 30], n_features=6, random_state=0)
 X += 100.0
@@ -146,8 +148,24 @@ def test_images_that_are_too_large_for_the_generator_are_refused():
     assert image_model(generated_ratio=0).fit(images).labels_.shape == (4,)
 
 
-def test_small_clusters_are_generated_as_often_as_large_ones(fitted):
-    assert fitted.cluster_sizes_.max() > 4 * fitted.cluster_sizes_.min()
+def test_the_generator_learns_on_and_is_relied_upon(fitted):
     records = phase(fitted, "clustering")
     assert records[-1]["reliability"] > 0.9
     assert all("denoising" in record for record in records)
+
+
+@pytest.mark.parametrize("n_clusters", [7, 9])
+def test_small_clusters_are_generated_as_often_as_large_ones(n_clusters, monkeypatch):
+    generate, asked = GenerativeObjective.generate, []
+
+    def listen(objective, noise, labels):
+        asked.append(torch.bincount(labels, minlength=n_clusters))
+        return generate(objective, noise, labels)
+
+    monkeypatch.setattr(GenerativeObjective, "generate", listen)
+    model = GenerativeCalibrationClustering(n_clusters, random_state=0, calibrate=False)
+    model.fit(np.random.default_rng(0).normal(size=(60, 3)))
+    assert asked
+    for counts in asked:
+        assert len(set(counts.tolist())) == 1
+        assert counts.sum() >= 60

@@ -738,6 +738,13 @@ def test_warm_start_after_a_change_of_parameters(change):
             model.fit(X)
 
 
+def test_the_phases_announced_are_those_that_run(method):
+    for warm_start in (False, True):  # the second goes on from the first
+        model = method.set_params(warm_start=warm_start).fit(X)
+        found = list(dict.fromkeys(record["phase"] for record in model.history_))
+        assert found == model._phases()
+
+
 def test_warm_start_refuses_other_samples(method):
     model = method.set_params(warm_start=True).fit(X)
     with pytest.raises(ValueError, match="warm_start"):

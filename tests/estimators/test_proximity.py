@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from skdeepcluster import ProximityDeepClustering
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.objectives import InterpolationObjective, ProximityObjective
+from skdeepcluster.training import Trainer
 
 X, Y = make_blobs(n_samples=120, centers=7, n_features=6, random_state=0)
 IMAGES = np.random.default_rng(0).integers(0, 128, size=(30, 1, 10, 10), dtype=np.uint8)
@@ -134,6 +135,31 @@ def test_a_first_phase_that_diverges_leaves_a_usable_model():
         model.fit(X)
     assert np.isfinite(model.predict_proba(X)).all()
     np.testing.assert_array_equal(model.predict(X), model.labels_)
+
+
+def test_callbacks_of_one_process_do_not_wait_for_the_others(monkeypatch):
+    class Look:
+        def setup(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            looked.append(fitted_estimator.labels_ if hasattr(fitted_estimator, "labels_") else 0)
+            return False
+
+        def teardown(self, estimator, context):
+            pass
+
+    looked, exchanges = [], []
+    monkeypatch.setattr(Trainer, "agreed", lambda _, values: exchanges.append(1) or values)
+    model = ProximityDeepClustering(7, random_state=0, calibrate=False)
+    clone(model).fit(X)
+    without = len(exchanges)
+    clone(model).set_callbacks(Look()).fit(X)
+    assert looked
+    assert len(exchanges) == 2 * without
 
 
 def test_warm_start_moves_on_from_the_codes_of_the_last_fit():

@@ -1,7 +1,6 @@
 import pytest
 
-from skdeepcluster.estimators._report import PeriodicHook
-from skdeepcluster.training import SilentHook
+from skdeepcluster.training import PeriodicHook, SilentHook
 
 
 @pytest.mark.parametrize(
