@@ -76,6 +76,8 @@ class Phase:
         left at the end of an epoch makes a smaller step.
     resumable : bool
         Whether to write checkpoints. A short phase without them is done again after a resume.
+    rates : str
+        The parameters of the estimator that the learning rates come from, for error messages.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Phase:
     schedule: Schedule | Sequence[Schedule] = constant
     accumulate: int = 1
     resumable: bool = True
+    rates: str = "learning_rate"
 
 
 class Trainer:
@@ -330,7 +333,7 @@ class Trainer:
             raise DivergenceError(
                 f"Epoch {epoch + 1} of the {phase.name} ended with a loss of {means['loss']:.4g} "
                 "and parameters or losses that are not finite. The network was restored to the "
-                "last state known to be good. Lower learning_rate, or look for extreme values in "
+                f"last state known to be good. Lower {phase.rates}, or look for extreme values in "
                 "X."
             )
         return {

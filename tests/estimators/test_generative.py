@@ -11,6 +11,7 @@ from torch import nn
 
 import skdeepcluster
 from skdeepcluster import GenerativeCalibrationClustering
+from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.objectives import GenerativeObjective
 
 X, Y = make_blobs(n_samples=[150, 60, 30], n_features=6, random_state=0)
@@ -152,6 +153,13 @@ def test_the_generator_learns_on_and_is_relied_upon(fitted):
     records = phase(fitted, "clustering")
     assert records[-1]["reliability"] > 0.9
     assert all("denoising" in record for record in records)
+
+
+def test_a_generator_that_diverges_names_its_learning_rate():
+    model = GenerativeCalibrationClustering(3, random_state=0, generator_learning_rate=1e30)
+    with pytest.raises(DivergenceError, match=r"of the generation .*Lower generator_learning_rate"):
+        model.fit(X)
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
 
 
 @pytest.mark.parametrize("n_clusters", [7, 9])
