@@ -47,7 +47,7 @@ def build_decoder(embedding_dim: int, sample_shape: Sequence[int]) -> nn.Module:
 def build_critic(sample_shape: Sequence[int]) -> nn.Module:
     """Return a network that gives one number for each sample.
 
-    Its batch normalisation is measured: with layer normalisation R-DC was .02 to .07 ARI worse.
+    Its batch normalisation is measured: with layer normalisation R-DC was .01 to .07 ARI worse.
 
     Parameters
     ----------
