@@ -1,5 +1,6 @@
 """k-means against scikit-learn, and on data that is small, constant, repeated or far from zero."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_more_runs_are_never_worse():
     X, _ = blobs(std=3.0)
     inertias = [kmeans(X, 12, generator=seeded(), n_init=n).inertia for n in (1, 2, 4, 8)]
     assert inertias == sorted(inertias, reverse=True)
+
+
+def test_rounding_does_not_choose_among_runs_that_end_alike(monkeypatch):
+    X = torch.randn(20, 2, generator=seeded())
+    inertias = iter([1.0, 1.0 - 1e-7, 0.9, 0.9 - 1e-7, 0.9 + 1e-7])
+    run = kmeans(X, 3, generator=seeded(), n_init=1)
+    monkeypatch.setattr(
+        _kmeans, "_lloyd", lambda *_: dataclasses.replace(run, inertia=next(inertias))
+    )
+    assert kmeans(X, 3, generator=seeded(), n_init=5).inertia == 0.9
 
 
 @settings(max_examples=30, deadline=None)
