@@ -33,7 +33,7 @@ METHODS = [
     StableClusterDiscrimination(3, random_state=0, max_epochs=0, calibrate=False),
     ProximityDeepClustering(3, random_state=0, pretraining_epochs=0, max_epochs=0, calibrate=False),
     GenerativeCalibrationClustering(
-        3, random_state=0, pretraining=None, generation_epochs=0, max_epochs=0, calibrate=False
+        3, random_state=0, pretraining=None, generation_epochs=1, max_epochs=0, calibrate=False
     ),
     SimCLR(random_state=0, max_epochs=1),
 ]

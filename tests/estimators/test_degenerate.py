@@ -121,7 +121,7 @@ EXTREMES = {
         {"generated_ratio": 1e-6, "discrepancy_weight": 1.0},
         {"generated_ratio": 10.0, "guidance": 1e6},
         {"guidance": 1e30, "discrepancy_weight": 1.0},
-        {"guidance": 0, "generation_epochs": 0, "n_rounds": 10**6},
+        {"guidance": 0, "generation_epochs": 1, "n_rounds": 10**6},
         {"generator_learning_rate": 1e38},
         {"confidence_threshold": 0.0, "generator_learning_rate": 1e-30, "n_rounds": 3},
         {"reliability_weighting": False, "n_rounds": 2},

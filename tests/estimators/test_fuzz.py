@@ -45,7 +45,7 @@ OVERRIDES = {
     "n_regions": ["auto", 5, 12, 10**9],
     "max_epochs": [0, 1, 2],
     "pretraining_epochs": [0, 1, 2],
-    "generation_epochs": [0, 1, 2],
+    "generation_epochs": [1, 2],
     "generated_ratio": [0.0, 1e-8, 0.5, 1.0, 3.0],
     "n_rounds": [1, 2, 10**9],
     "batch_size": ["auto", 2, 3, 7, 10**9],
