@@ -106,28 +106,22 @@ def edge_filter(distances: Tensor, neighbors: Tensor, quantile: float) -> Tensor
     return mutual & (distances <= lower_quantile(distances.flatten(), quantile))
 
 
-def point_filter(distances: Tensor, edges: Tensor, quantile: float) -> Tensor:
-    r"""Return which samples lie in a crowd, with edges enough that are short on average.
+def point_filter(edges: Tensor, quantile: float) -> Tensor:
+    r"""Return which samples lie in a crowd, with edges enough.
 
-    .. math:: p_i = [n_i \ge \max(1, (1 - q) k / 2)] \; [m_i \le Q_q(m)]
+    .. math:: p_i = [n_i \ge \max(1, (1 - q) k / 2)]
 
-    for :math:`n_i` edges of mean length :math:`m_i`, k neighbours, and the quantile of the mean
-    lengths. Every sample that has an edge passes at q = 1.
+    for :math:`n_i` edges that passed the other filter, and k neighbours. Their mean length is below
+    that filter's quantile. Every sample that has an edge passes at q = 1.
 
     Parameters
     ----------
-    distances, edges : Tensor of shape (n_samples, n_neighbors)
-        Lengths of the edges, and which of them passed the filter before.
+    edges : Tensor of shape (n_samples, n_neighbors), bool
+        Which of the edges passed the filter before.
     quantile : float
         The q of the formula.
     """
-    counts = edges.sum(dim=1)
-    mean_lengths = (distances * edges).sum(dim=1) / counts.clamp(min=1)
-    connected = counts > 0
-    if quantile >= 1 or not connected.any():
-        return connected
-    enough = counts >= max(1.0, (1 - quantile) * edges.shape[1] / 2)
-    return enough & (mean_lengths <= lower_quantile(mean_lengths[connected], quantile))
+    return edges.sum(dim=1) >= max(1.0, (1 - quantile) * edges.shape[1] / 2)
 
 
 def lower_quantile(values: Tensor, quantile: float) -> Tensor:
@@ -360,7 +354,7 @@ class ProximityObjective(nn.Module):
         if self.filters is not None:
             edges = edge_filter(distances, neighbors, quantile)
         if self.filters == "both":
-            self.moved.copy_(point_filter(distances, edges, quantile))
+            self.moved.copy_(point_filter(edges, quantile))
         else:
             self.moved.copy_(edges.any(dim=1))
         find = neighbor_medoids if self.medoids else neighbor_means

@@ -56,7 +56,7 @@ def test_interpolations_lie_between_a_code_and_its_partner_nearer_to_the_code():
     np.testing.assert_allclose(mixed[0], z[0])
 
 
-@pytest.mark.parametrize("quantile", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("quantile", [0.2, 0.5, 0.7])
 def test_filters_against_slow_ones(quantile):
     codes, k = unit(30), 4
     distances, neighbors = nearest_neighbors(codes, k)
@@ -69,14 +69,8 @@ def test_filters_against_slow_ones(quantile):
     found = edge_filter(distances, neighbors, quantile)
     np.testing.assert_array_equal(found, edges)
 
-    means = [np.mean(d[i][edges[i]]) if edges[i].any() else math.inf for i in range(30)]
-    connected = sorted(mean for mean in means if mean < math.inf)
-    threshold = connected[math.ceil(quantile * len(connected)) - 1]
-    expected = [
-        edges[i].sum() >= max(1, (1 - quantile) * k / 2) and means[i] <= threshold
-        for i in range(30)
-    ]
-    passed = point_filter(distances, found, quantile)
+    expected = [edges[i].sum() >= max(1, (1 - quantile) * k / 2) for i in range(30)]
+    passed = point_filter(found, quantile)
     np.testing.assert_array_equal(passed, expected)
     assert 0 < passed.sum() < 30
 
@@ -85,13 +79,13 @@ def test_everything_passes_in_the_end():
     distances, neighbors = nearest_neighbors(unit(30), 4)
     edges = edge_filter(distances, neighbors, 1.0)
     assert edges.all()
-    assert point_filter(distances, edges, 1.0).all()
+    assert point_filter(edges, 1.0).all()
 
 
 def test_without_edges_no_sample_passes():
-    distances = torch.ones(5, 2)
     edges = torch.zeros(5, 2, dtype=torch.bool)
-    assert not point_filter(distances, edges, 0.5).any()
+    for quantile in (0.5, 1.0):
+        assert not point_filter(edges, quantile).any()
 
 
 def test_quantiles_of_more_numbers_than_torch_takes():
@@ -191,6 +185,7 @@ def proximity_objective(**changes):
 def test_moved_samples_have_centroids_as_targets_and_the_others_themselves():
     objective = proximity_objective()
     objective.track_samples(20)
+    objective.quantile.fill_(0.2)
     objective.refresh(unit(20).float(), 0.1)
     decoder = objective.target_decoder
     with torch.no_grad():
@@ -235,7 +230,7 @@ def test_filters_relax_only_when_the_share_of_moving_samples_has_stopped_growing
     ):
         expected = before if share - last >= objective.GROWTH else min(before + 0.1, 1.0)
         assert quantile == pytest.approx(expected)
-    assert shares[0] < 0.5
+    assert shares[0] < 0.8
     assert shares[-1] == 1.0
 
 
