@@ -23,7 +23,7 @@ from skdeepcluster.objectives._regions import Regions
 # Widths of the kernels, in powers of two of the mean squared distance.
 KERNEL_EXPONENTS = (-2, -1, 0, 1, 2)
 # Numbers (of features, of channels and pixels) in the samples that are generated at a time, for
-# which a U-Net needs some 300 MiB.
+# which a U-Net needs some 500 MiB.
 GENERATED_AT_ONCE = 2**18
 
 
