@@ -127,10 +127,11 @@ plt.show()
 # Four of the five clusterers differ little among themselves. Their labels are about as good as
 # those of Birch, a little better on the balanced digits, and better than those of the rest.
 # ProximityDeepClustering, the one that does not draw neighbours together from the first step, is
-# nearer to KMeans on the balanced digits. The probabilities of all five are much closer to the truth than those of the
-# Gaussian mixture, which is nearly always too sure. For that they take seconds, where the others
-# take less than one. The long tail lowers their class-averaged accuracy: some of the small classes
-# share a cluster with others, in the method that generates samples of each cluster, too.
+# nearer to KMeans on the balanced digits. The probabilities of all five are much closer to the
+# truth than those of the Gaussian mixture, which is nearly always too sure. For that they take
+# seconds, where the others take less than one. The long tail lowers their class-averaged accuracy:
+# some of the small classes share a cluster with others, in the method that generates samples of
+# each cluster, too.
 #
 # This is one seed, and one kind of data, on which our methods were developed. Do not choose by it:
 # the README has medians over three seeds on five arrays, and :doc:`/guide/choosing_a_method` says
