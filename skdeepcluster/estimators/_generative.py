@@ -31,7 +31,15 @@ from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel, build_denoiser, most_likely
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import GenerationObjective, GenerativeObjective
-from skdeepcluster.training import MAX_SEED, PeriodicHook, Phase, Trainer, constant, cosine
+from skdeepcluster.training import (
+    MAX_SEED,
+    PeriodicHook,
+    Phase,
+    Trainer,
+    constant,
+    cosine,
+    one_cycle,
+)
 
 FEATURE_GENERATION = Recipe(
     batch_size=128, learning_rate=5e-3, max_steps=300, samples_per_step=8 / 3
@@ -121,7 +129,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         Of the head; the encoder's is .3 of it. "auto" is 0.001 for feature arrays and 0.0001 for
         images, of Adam, along a cosine.
     generator_learning_rate : float or "auto", default="auto"
-        Of the generator. "auto" is 0.005 for feature arrays and 0.001 for images, constant.
+        Of the generator. "auto" is 0.005 for feature arrays and 0.001 for images; constant while
+        it learns alone, then through one cycle.
     calibrate : bool, default=True
         Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
         gives the share of independent partitions that agree. False gives the softmax of the
@@ -481,7 +490,9 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
                     parameter_groups=groups,
                     rates="learning_rate or generator_learning_rate",
                     optimizer=torch.optim.Adam,
-                    schedule=[cosine, cosine, constant][: len(groups)],
+                    # The generator has learned already, which the first steps of a new optimiser
+                    # undo unless they are small.
+                    schedule=[cosine, cosine, one_cycle][: len(groups)],
                     hook=PeriodicHook(hook, epochs, n_rounds, begin_round),
                 )
             )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from torch import nn
@@ -153,6 +153,19 @@ def test_the_generator_learns_on_and_is_relied_upon(fitted):
     records = phase(fitted, "clustering")
     assert records[-1]["reliability"] > 0.9
     assert all("denoising" in record for record in records)
+
+
+def test_the_generator_forgets_nothing_when_the_clustering_begins():
+    images = load_digits().images[:512, None].astype(np.float32) / 16
+    parameters = {"generation_epochs": 10, "max_epochs": 6, "generated_ratio": 0.1}
+    model = GenerativeCalibrationClustering(
+        2, backbone="test_resnet", pretraining=None, calibrate=False, random_state=0, **parameters
+    ).fit(images)
+    before = phase(model, "generation")[-1]["loss"]
+    after = [record["denoising"] for record in phase(model, "clustering")]
+    # A new optimiser takes its first steps blindly: at the full rate they cost a multiple of it.
+    assert after[0] < 1.2 * before
+    assert max(after) < 2 * before
 
 
 def test_a_generator_that_diverges_names_its_learning_rate():
