@@ -110,6 +110,7 @@ GENERATIVE_ABLATION: dict[str, dict[str, Any]] = {  # of GenerativeCalibrationCl
     "generative: no metric learning": {"metric_weight": 0.0},
     "generative: all reliable": {"reliability_weighting": False},
     "generative: one round": {"n_rounds": 1},
+    "generative: brief generation": {"generation_epochs": 24},
 }
 ABLATIONS: dict[Any, dict[str, dict[str, Any]]] = {
     MiniClustering: ABLATION,
