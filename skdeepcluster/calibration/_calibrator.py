@@ -15,7 +15,8 @@ from torch import Tensor
 
 from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
-from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads
+from skdeepcluster.numerics import full_digits
+from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads, undisturbed
 
 Features = NDArray[np.float64] | NDArray[np.float32]
 INFERENCE_ROWS = 2**13
@@ -117,7 +118,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_scalar(self.n_voters, "n_voters", Integral, min_val=1)
         features = self._check(X, reset=True)
-        self.clusterer_ = clone(self.clusterer).fit(X)
+        self.clusterer_ = clone(self.clusterer).fit(X)  # which is the user's, settings and all
         self._labeler = self._make_labeler(features)
         self.labels_ = self._label(X, features)
         self.classes_, codes = np.unique(self.labels_, return_inverse=True)
@@ -161,7 +162,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         features = self._check(X, reset=False)
         columns = torch.from_numpy(np.searchsorted(self.classes_, self._label(X, features)))
         probabilities = np.empty((len(features), len(self.classes_)))
-        with torch.no_grad(), intra_op_threads(1):
+        with undisturbed(), torch.no_grad(), full_digits(), intra_op_threads(1):
             for start in range(0, len(features), INFERENCE_ROWS):
                 rows = slice(start, start + INFERENCE_ROWS)
                 opinion = self._head(self._prepare(features[rows])).double().softmax(dim=1)
@@ -201,6 +202,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         """Centre and scale as a whole: the relative sizes of features are information."""
         return torch.from_numpy(((features - self._mean) / self._scale).astype(np.float32))
 
+    @undisturbed()
     def _fit_head(self, features: Features, columns: Tensor) -> ConfidenceHead:
         trainer = Trainer(
             ["calibration"],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import full_precision
-from skdeepcluster.numerics import aligned_linear
+from skdeepcluster.numerics import aligned_linear, full_digits
 from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
 
 # A row has about this length, so that one learning rate suits all data.
@@ -128,6 +128,7 @@ def n_epochs(n_samples: int) -> int:
     return max(round(min(STEPS, max(n_samples // 7, 6)) / n_batches), 1)
 
 
+@full_digits()
 def fit_confidence(
     views: Sequence[Tensor], votes: Tensor, n_clusters: int, trainer: Trainer, hook: EpochHook
 ) -> ConfidenceHead:

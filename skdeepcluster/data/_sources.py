@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics import OwnDraws, entered_draws
+
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
 RESIDENT_SHARE = 0.5
@@ -178,8 +180,7 @@ class DatasetSource:
         """Read items by number and stack them."""
         numbers = index.tolist()
         if self.num_workers:
-            with ThreadPoolExecutor(self.num_workers) as pool:
-                items = list(pool.map(self._item, numbers))
+            items = self._read_side_by_side(numbers)
         else:
             items = [self._item(i) for i in numbers]
         for number, item in zip(numbers, items, strict=True):
@@ -195,6 +196,18 @@ class DatasetSource:
                 bad = numbers[int(finite.int().argmin())]
                 raise ValueError(f"X is a Dataset; item {bad} contains NaN or infinity.")
         return move(batch, self.device)
+
+    def _read_side_by_side(self, numbers: list[int]) -> list[Tensor]:
+        """Read items in several threads; what one draws does not depend on who comes first."""
+        with ThreadPoolExecutor(self.num_workers) as pool:
+            if entered_draws() is None:
+                return list(pool.map(self._item, numbers))
+            seeds = torch.randint(2**62, (len(numbers),)).tolist()
+            return list(pool.map(self._seeded_item, numbers, seeds))
+
+    def _seeded_item(self, number: int, seed: int) -> Tensor:
+        with OwnDraws(seed):
+            return self._item(number)
 
     def _item(self, number: int) -> Tensor:
         item = self.dataset[number]

@@ -245,7 +245,7 @@ class DeepClusterer(PredictingEstimator):
 
     def _build(self, source: Source, trainer: Trainer) -> Any:
         """Build networks and objective, their random weights drawn from the trainer's seed."""
-        with trainer.global_generator("build"):
+        with trainer.draws("build"):
             prepare, embedding = build_networks(
                 source, self.backbone, self.pretrained, self._projector()
             )

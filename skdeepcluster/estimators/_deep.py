@@ -43,6 +43,8 @@ from skdeepcluster.training import (
     choose_processes,
     explain_lost_processes,
     intra_op_threads,
+    threads_beside_torch,
+    undisturbed,
 )
 
 if TYPE_CHECKING:
@@ -150,12 +152,13 @@ class DeepEstimator(
             If the loss is not finite. The estimator is then fitted with the last good state.
         """
         processes = self._processes()
-        device = processes.own_device(choose_device(self.device))
-        source = open_source(self, X, device, reset=True)
-        self._check_enough_samples(source)
-        n_threads = torch.get_num_threads()
-        with explain_lost_processes(processes), intra_op_threads(self._n_threads(device)):
-            self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
+        with undisturbed(), explain_lost_processes(processes):
+            device = processes.own_device(choose_device(self.device))
+            source = open_source(self, X, device, reset=True)
+            self._check_enough_samples(source)
+            n_threads, n_small = torch.get_num_threads(), self._n_threads(device)
+            with intra_op_threads(n_small), threads_beside_torch(n_small):
+                self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -389,13 +392,14 @@ class DeepEstimator(
     def _predictions(self, X: Any) -> Iterator[tuple[int, Iterator[Predictions]]]:
         """Give the number of samples, and what the networks say about them, batch by batch."""
         check_is_fitted(self)
-        try:
-            device = choose_device(self.device)
-        except ValueError:  # fitted on a device that this machine does not have
-            device = torch.device("cpu")
-        source = open_source(self, X, device, reset=False)
-        with intra_op_threads(self._n_threads(device)):
-            yield len(source), infer(self._model, source, self._second_opinion())
+        with undisturbed():
+            try:
+                device = choose_device(self.device)
+            except ValueError:  # fitted on a device that this machine does not have
+                device = torch.device("cpu")
+            source = open_source(self, X, device, reset=False)
+            with intra_op_threads(self._n_threads(device)):
+                yield len(source), infer(self._model, source, self._second_opinion())
 
     def _infer(
         self,

@@ -39,6 +39,7 @@ from skdeepcluster.training import (
     constant,
     cosine,
     one_cycle,
+    undisturbed,
 )
 
 FEATURE_GENERATION = Recipe(
@@ -309,6 +310,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
+    @undisturbed()
     def sample(
         self,
         n_samples: int = 1,

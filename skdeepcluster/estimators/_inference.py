@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from skdeepcluster.calibration import collect_votes, confident_in
 from skdeepcluster.data import Source, ordered_batches
 from skdeepcluster.networks import ClusterModel
+from skdeepcluster.numerics import full_digits
 
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
@@ -72,7 +73,8 @@ def consult(model: ClusterModel, rows: Tensor, second_opinion: nn.Module | None)
     embedding = model.embedding(prepared)
     said = [embedding, model.head(embedding)]
     if second_opinion is not None:
-        said.append(second_opinion(*descriptions(prepared, embedding)))
+        with full_digits():
+            said.append(second_opinion(*descriptions(prepared, embedding)))
     return said
 
 

@@ -16,6 +16,7 @@ from skdeepcluster.estimators._deep import DeepEstimator
 from skdeepcluster.estimators._inference import Predictions, consult
 from skdeepcluster.estimators._prediction import PredictingEstimator
 from skdeepcluster.networks import ClusterModel
+from skdeepcluster.training import undisturbed
 
 INPUT = "X"
 OUTPUTS = ["embedding", "labels", "probabilities"]
@@ -40,6 +41,7 @@ class _Answers(nn.Module):
         return predictions.embedding, predictions.labels, predictions.probabilities
 
 
+@undisturbed()
 def export(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
     """Write the networks of an estimator; see its method ``to_onnx``."""
     check_is_fitted(estimator)

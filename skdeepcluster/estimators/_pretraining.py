@@ -84,7 +84,7 @@ class Pretrainer(DeepEstimator):
         n = len(views)
         batch_size, epochs, rate = self._plan(self._image_recipe if images else FEATURE_RECIPE, n)
         n_steps = epochs * (n // batch_size)
-        with trainer.global_generator("build for pretraining"):
+        with trainer.draws("build for pretraining"):
             objective = self._make_objective(embedding, images, n, n_steps)
         kept = None if attributes is None else partial(attributes, objective.result)
         try:
@@ -154,7 +154,7 @@ class Pretrainer(DeepEstimator):
 
     def _build(self, source: Source, trainer: Trainer) -> ClusterModel:
         """Build the networks, their random weights drawn from the trainer's seed."""
-        with trainer.global_generator("build"):
+        with trainer.draws("build"):
             prepare, embedding = build_networks(
                 source, self.backbone, self.pretrained, self._make_projector
             )

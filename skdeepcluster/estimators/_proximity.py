@@ -310,7 +310,7 @@ class ProximityDeepClustering(DeepClusterer):
         epochs = given(self.pretraining_epochs, recipe.epochs(n, batch_size))
         critic = None
         if self.interpolation_weight:
-            with trainer.global_generator("build for pretraining"):
+            with trainer.draws("build for pretraining"):
                 critic = build_critic(self._sample_shape)
         interpolation = InterpolationObjective(
             objective.model.embedding,

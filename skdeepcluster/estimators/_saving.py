@@ -32,6 +32,8 @@ from skdeepcluster.networks import (
     rebuild_backbone,
     timm_recipe,
 )
+from skdeepcluster.numerics import OwnDraws
+from skdeepcluster.training import undisturbed
 
 TEXT_FILE = "model.json"
 TENSOR_FILE = "tensors.safetensors"
@@ -87,6 +89,7 @@ class Backbone:
     width: int
 
 
+@undisturbed()
 def load(path: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> Any:
     """Read a fitted estimator that its method ``save`` has written.
 
@@ -148,6 +151,7 @@ def load(path: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> 
         raise ValueError(f"The model in path={str(path)!r} cannot be loaded. {error}") from error
 
 
+@undisturbed()
 def save(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
     """Write an estimator to a folder; see its method ``save``."""
     check_is_fitted(estimator)
@@ -277,7 +281,7 @@ def _rebuild(
     estimator: DeepEstimator, record: Backbone | None, weights: dict[str, Tensor]
 ) -> nn.Module:
     """Return the networks that the parameters describe, with these weights."""
-    with torch.random.fork_rng(devices=[]):
+    with OwnDraws(0):  # of numbers that are replaced
         # First without memory, lest a few numbers in a small file ask for all that there is.
         try:
             with torch.device("meta"):

@@ -1,6 +1,7 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
 from skdeepcluster.numerics._contingency import contingency_table
+from skdeepcluster.numerics._draws import OwnDraws, entered_draws
 from skdeepcluster.numerics._kmeans import (
     KMeansResult,
     cluster_means,
@@ -13,10 +14,13 @@ from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, ne
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._partitions import best_separated, merged_partitions
 from skdeepcluster.numerics._propagation import propagate_labels
+from skdeepcluster.numerics._settings import SharedSetting, full_digits
 from skdeepcluster.numerics._silhouette import centroid_silhouette
 
 __all__ = [
     "KMeansResult",
+    "OwnDraws",
+    "SharedSetting",
     "aligned_linear",
     "average_linkage",
     "best_separated",
@@ -24,6 +28,8 @@ __all__ = [
     "cluster_means",
     "contingency_table",
     "cosine_affinity",
+    "entered_draws",
+    "full_digits",
     "kmeans",
     "lloyd",
     "merged_partitions",

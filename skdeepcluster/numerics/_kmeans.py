@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics._settings import full_digits
+
 # Distances are formed in blocks of at most this many entries (4 MiB of float32): they stay near
 # the processor's cache and never grow with the number of samples.
 BLOCK_ENTRIES = 2**20
@@ -38,6 +40,7 @@ class KMeansResult:
     n_iter: int
 
 
+@full_digits()
 def kmeans(
     X: Tensor,
     n_clusters: int,
@@ -85,6 +88,7 @@ def kmeans(
     return KMeansResult(best.centers + mean, best.labels, best.inertia, best.n_iter)
 
 
+@full_digits()
 def lloyd(X: Tensor, centers: Tensor, *, max_iter: int, tol: float = 1e-4) -> KMeansResult:
     """Refine given centres by Lloyd's iterations.
 
@@ -110,6 +114,7 @@ def lloyd(X: Tensor, centers: Tensor, *, max_iter: int, tol: float = 1e-4) -> KM
     return KMeansResult(run.centers + mean, run.labels, run.inertia, run.n_iter)
 
 
+@full_digits()
 def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Return each sample's nearest centre and its ``|c|^2 - 2 x.c``, in blocks.
 
@@ -128,6 +133,7 @@ def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     return labels, distances
 
 
+@full_digits()
 def cluster_means(X: Tensor, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
     """Return the mean (zero where there is none) and the number of samples of each cluster."""
     # index_add_ adds in random order on accelerators; a product does not.

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from skdeepcluster.numerics._contingency import contingency_table
+from skdeepcluster.numerics._settings import full_digits
 
 
 def average_linkage(affinity: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
@@ -64,6 +65,7 @@ def average_linkage(affinity: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     return torch.from_numpy(numbers)
 
 
+@full_digits()
 def cosine_affinity(centers: Tensor, sizes: Tensor) -> Tensor:
     """Return, for all pairs of clusters, the cosine of their centres times both sizes.
 

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics._settings import full_digits
+
 # A block of distances is at most 1024 x 16384 float32 (64 MiB): large enough that the matrix
 # product dominates, small enough to fit beside any data set.
 QUERY_BLOCK = 1024
 DATABASE_BLOCK = 16384
 
 
+@full_digits()
 def nearest_neighbors(X: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
     """Find the nearest other rows of every row, by Euclidean distance.
 

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from skdeepcluster.numerics._kmeans import BLOCK_ENTRIES, cluster_means
+from skdeepcluster.numerics._settings import full_digits
 
 
+@full_digits()
 def centroid_silhouette(X: Tensor, labels: Tensor, n_clusters: int) -> float:
     r"""Return the median simplified silhouette of a partition.
 

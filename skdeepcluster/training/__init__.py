@@ -1,12 +1,14 @@
 """The training loop: epochs, device, precision, schedules, checkpoints, history."""
 
 from skdeepcluster.training._checkpoint import CheckpointFolder
-from skdeepcluster.training._device import choose_device, choose_precision, intra_op_threads
+from skdeepcluster.training._device import choose_device, choose_precision
 from skdeepcluster.training._engine import get_fabric
 from skdeepcluster.training._hooks import EpochHook, PeriodicHook, SilentHook
 from skdeepcluster.training._loop import MAX_SEED, Phase, Trainer
 from skdeepcluster.training._processes import Processes, choose_processes, explain_lost_processes
 from skdeepcluster.training._schedules import Schedule, constant, cosine, delayed, one_cycle
+from skdeepcluster.training._surroundings import undisturbed
+from skdeepcluster.training._threads import intra_op_threads, threads_beside_torch
 
 __all__ = [
     "MAX_SEED",
@@ -28,4 +30,6 @@ __all__ = [
     "get_fabric",
     "intra_op_threads",
     "one_cycle",
+    "threads_beside_torch",
+    "undisturbed",
 ]

@@ -1,7 +1,6 @@
 """Where and how precisely to compute."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
@@ -56,14 +55,3 @@ def _has_fast_bfloat16(device: torch.device, image_shape: Sequence[int]) -> bool
         return False  # older versions of torch do not tell
     large = max(image_shape[1:]) >= CPU_BFLOAT16_SIDE
     return large and bool(torch.cpu.get_capabilities().get("amx_bf16"))
-
-
-@contextmanager
-def intra_op_threads(n_threads: int) -> Iterator[None]:
-    """Use this many CPU threads inside an operation, then restore the number there was."""
-    previous = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)

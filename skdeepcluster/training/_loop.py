@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, distributed, nn
 
 from skdeepcluster.exceptions import DivergenceError
+from skdeepcluster.numerics import OwnDraws
 from skdeepcluster.training._engine import get_fabric
 from skdeepcluster.training._hooks import EpochHook
 from skdeepcluster.training._interrupt import graceful_interrupt
@@ -30,6 +31,7 @@ from skdeepcluster.training._processes import (
     shared_batches,
 )
 from skdeepcluster.training._schedules import Schedule, constant
+from skdeepcluster.training._threads import intra_op_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -168,12 +170,9 @@ class Trainer:
         entropy = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode())])
         return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
 
-    @contextmanager
-    def global_generator(self, purpose: str) -> Iterator[None]:
-        """Let what draws from torch's global generator (layers do) draw from this seed instead."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.generator(purpose).initial_seed())
-            yield
+    def draws(self, purpose: str) -> OwnDraws:
+        """Return a context in which layers draw from this seed, not from torch's global state."""
+        return OwnDraws(self.generator(purpose).initial_seed())
 
     def require_same(self, fingerprint: dict[str, str]) -> None:
         """Raise ValueError, in all processes, if they were not all given the same."""
@@ -236,31 +235,32 @@ class Trainer:
         phase.objective.to(self.device)
         fabric = self._fabric
         generator = self.generator(phase.name)
+        draws = self.draws(f"{phase.name} (layers)")
         optimizer = phase.optimizer(phase.parameter_groups, fused=True)
         for group in optimizer.param_groups:
             group["base_lr"] = float(group["lr"])  # a checkpoint takes no numpy scalars
         with (
-            _own_global_generator(self.device, self.generator(f"{phase.name} (global)")),
             _only_trained(phase.objective, phase.parameter_groups),
             graceful_interrupt() as stop,
         ):
             # First, because it may convert the parameters to a wider type.
             objective, wrapped = fabric.setup(phase.objective, optimizer)
-            first_epoch = self._restore(phase, fabric, optimizer, generator)
+            first_epoch = self._restore(phase, fabric, optimizer, generator, draws)
             if self.processes.count > 1:
                 for tensor in phase.objective.state_dict().values():
                     tensor.copy_(self.agreed(tensor))
             good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
                 started = time.perf_counter()
-                phase.hook.begin(epoch)
+                with draws:  # it may make something new to train on
+                    phase.hook.begin(epoch)
                 # Whatever was computed with a part of it since the last epoch, or before the first,
                 # may have left that part in evaluation mode, and no flag of the whole tells.
                 objective.train()
                 _announce_epoch(phase.objective, epoch / phase.epochs)
                 state = _copy_state(phase.objective)
                 try:
-                    with self._shared_batches(phase):
+                    with draws, self._shared_batches(phase):
                         record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
                 except DivergenceError:
                     phase.objective.load_state_dict(good_state)
@@ -281,7 +281,7 @@ class Trainer:
                     print(_describe(record, phase.epochs))
                 told_to_stop, asked_to_stop = self._any(phase.hook.end(epoch), stop.requested)
                 finished = told_to_stop or epoch + 1 == phase.epochs
-                self._save(phase, fabric, optimizer, generator, epoch, finished)
+                self._save(phase, fabric, optimizer, generator, draws, epoch, finished)
                 if asked_to_stop and not (finished and self._is_last(phase)):
                     self._interrupt(phase, epoch)
                 if finished or self.interrupted:
@@ -305,7 +305,8 @@ class Trainer:
         if callable(schedules):
             schedules = [schedules] * len(optimizer.param_groups)
         n_gathered = 0
-        for step, views in enumerate(_views_of(batches, phase, generator)):
+        items = self.draws(f"{phase.name} (items of epoch {epoch})")
+        for step, views in enumerate(_views_of(batches, phase, generator, items)):
             progress = (epoch + step / n_batches) / phase.epochs
             for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
                 group["lr"] = group["base_lr"] * schedule(progress)
@@ -386,6 +387,7 @@ class Trainer:
         fabric: Fabric,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        draws: OwnDraws,
         epoch: int,
         finished: bool,
     ) -> None:
@@ -399,7 +401,7 @@ class Trainer:
                 "optimizer": optimizer.state_dict(),
                 "precision": fabric.strategy.precision.state_dict(),  # the scale of 16-mixed
                 "generator": generator.get_state(),
-                "global_generators": _global_states(self.device),
+                "draws": draws.state(),
                 "seed": self.seed,
                 "history": self.history,
                 "n_skipped_steps": self.n_skipped_steps,
@@ -412,6 +414,7 @@ class Trainer:
         fabric: Fabric,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        draws: OwnDraws,
     ) -> int:
         """Take up the state of the checkpoint, if it is of this phase, and return the epoch."""
         state = self._resumed_in(phase.name)
@@ -421,26 +424,13 @@ class Trainer:
         optimizer.load_state_dict(state["optimizer"])
         fabric.strategy.precision.load_state_dict(state["precision"])
         generator.set_state(state["generator"])
-        _set_global_states(self.device, state["global_generators"])
+        draws.set_state(state["draws"])
         return int(state["next_epoch"])
 
     def _resumed_in(self, name: str) -> dict[str, Any] | None:
         """Return the checkpoint to resume from if it was written in this phase."""
         written_here = self._resumed is not None and self._resumed["phase"] == name
         return self._resumed if written_here else None
-
-
-@contextmanager
-def _own_global_generator(device: torch.device, generator: torch.Generator) -> Iterator[None]:
-    """Seed torch's global generators (dropout in a user's backbone), then put them back."""
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    forked = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=forked):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 @contextmanager
@@ -466,37 +456,27 @@ def _is_about_memory(error: Exception) -> bool:
     return known or "DefaultCPUAllocator" in str(error)
 
 
-def _global_states(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def _set_global_states(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:  # else the fit was begun on the CPU
-        torch.cuda.set_rng_state(states[1], device)
-
-
 def _views_of(
-    batches: Sequence[Tensor], phase: Phase, generator: torch.Generator
+    batches: Sequence[Tensor], phase: Phase, generator: torch.Generator, draws: OwnDraws
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield the views of some batches, made one ahead where samples have to be waited for.
 
-    The random numbers are drawn in the same order either way, and all of them by the end.
+    The random numbers are drawn in the same order either way, and all of them by the end. What the
+    items of a Dataset draw, in a thread of their own, comes from ``draws``.
     """
     if getattr(phase.views, "resident", True):
         for index in batches:
             yield phase.views(index, generator)
         return
-    n_threads = torch.get_num_threads()
 
     def make(index: Tensor) -> tuple[Tensor, ...]:
-        torch.set_num_threads(n_threads)  # with OpenMP each thread has a number of its own
-        return phase.views(index, generator)
+        with draws:
+            return phase.views(index, generator)
 
-    with ThreadPoolExecutor(1) as pool:
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(
+        1, initializer=intra_op_threads.set_here, initargs=(n_threads,)
+    ) as pool:
         coming = pool.submit(make, batches[0])
         for index in batches[1:]:
             views, coming = coming.result(), pool.submit(make, index)

@@ -1,0 +1,161 @@
+"""Random numbers of one thread's own, for code that would take them from torch's global state."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_entered = threading.local()
+
+# Functions and methods of torch that draw, or may draw further inside; "_" and "_like" may follow.
+_NAMES = [
+    "_sample_dirichlet", "_standard_gamma", "alpha_dropout", "bernoulli", "binomial", "cauchy",
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "exponential", "feature_alpha_dropout",
+    "feature_dropout", "fractional_max_pool2d", "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d", "fractional_max_pool3d_with_indices", "geometric", "gru",
+    "gumbel_softmax", "log_normal", "lstm", "multi_head_attention_forward", "multinomial",
+    "native_dropout", "normal", "poisson", "rand", "randint", "randn", "random", "randperm",
+    "rnn_relu", "rnn_tanh", "rrelu", "scaled_dot_product_attention", "uniform",
+]  # fmt: skip
+DRAWING = frozenset(
+    [name + suffix for name in _NAMES for suffix in ("", "_", "_like")]
+    + [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+)
+
+
+class OwnDraws(TorchFunctionMode):
+    """While it is entered, what this thread draws comes from generators of its own.
+
+    Layers start from, and dropout in a user's backbone goes on with, torch's global generator. It
+    belongs to the whole process: seeding it would give other threads our numbers, and let them take
+    ours. So it is left alone, and each draw is handed a generator instead.
+
+    Parameters
+    ----------
+    seed : int
+        Of the generators, of which there is one for each device.
+
+    Notes
+    -----
+    What draws inside a kernel without asking for a generator (the dropout of cuDNN's recurrent
+    layers, of fused attention on CUDA) and what is compiled by TorchScript still draws from the
+    global state.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self._redirection = _Redirection(self._generator)
+
+    def __enter__(self) -> Self:
+        """Take over the draws of this thread."""
+        super().__enter__()
+        self._outer = getattr(_entered, "draws", None)
+        _entered.draws = self
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Give them back."""
+        _entered.draws = self._outer
+        super().__exit__(exc_type, exc_val, exc_tb)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Let a function of torch that may draw do so from here."""
+        if getattr(func, "__name__", "") not in DRAWING:
+            return func(*args, **(kwargs or {}))
+        # Without other function modes, one of which may be another instance of this.
+        with self._redirection, torch._C.DisableTorchFunction():
+            return func(*args, **(kwargs or {}))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the states of the generators used so far, for a checkpoint."""
+        return {str(device): g.get_state() for device, g in self._generators.items()}
+
+    def set_state(self, states: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint; a device that was not used there starts anew."""
+        for device in map(torch.device, states):
+            if device.type == "cpu" or torch.get_device_module(device).is_available():
+                self._generator(device).set_state(states[str(device)])
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+
+def entered_draws() -> OwnDraws | None:
+    """Return the :class:`OwnDraws` that this thread has entered last, if any."""
+    draws: OwnDraws | None = getattr(_entered, "draws", None)
+    return draws
+
+
+class _Redirection(TorchDispatchMode):
+    """Hands a generator to each operation that takes one: here all of them are seen."""
+
+    def __init__(self, generator: Callable[[torch.device], torch.Generator]) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        device = _device_of(args, kwargs)
+        if torch.Tag.nondeterministic_seeded not in func.tags or device.type == "meta":
+            return func(*args, **kwargs)
+        if func is torch.ops.aten.native_dropout.default:  # it takes no generator
+            return _dropout(*args, generator=self._generator(device))
+        seeded = _taking_a_generator(func)
+        if seeded is not None and kwargs.get("generator") is None:
+            return seeded(*args, **{**kwargs, "generator": self._generator(device)})
+        return func(*args, **kwargs)
+
+
+@functools.cache
+def _taking_a_generator(func: Any) -> Any:
+    """Return the overload of an operation with the same arguments and a generator."""
+    wanted = [argument.name for argument in func._schema.arguments]
+    for name in [func._overloadname, *func.overloadpacket.overloads()]:
+        overload = getattr(func.overloadpacket, name)
+        names = [argument.name for argument in overload._schema.arguments]
+        if "generator" in names and [n for n in names if n != "generator"] == [
+            n for n in wanted if n != "generator"
+        ]:
+            return overload
+    return None
+
+
+def _device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
+    for argument in args:
+        if isinstance(argument, Tensor):
+            return argument.device
+    return torch.device(kwargs.get("device") or "cpu")
+
+
+def _dropout(
+    x: Tensor, p: float, train: bool | None, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    if train is False:
+        return x.clone(), torch.ones_like(x, dtype=torch.bool)
+    kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p, generator=generator)
+    return x * kept * (1 / (1 - p) if p < 1 else 0.0), kept
