@@ -151,12 +151,13 @@ class DeepEstimator(
         DivergenceError
             If the loss is not finite. The estimator is then fitted with the last good state.
         """
+        n_threads = intra_op_threads.count()
         processes = self._processes()
         with undisturbed(), explain_lost_processes(processes):
             device = processes.own_device(choose_device(self.device))
             source = open_source(self, X, device, reset=True)
             self._check_enough_samples(source)
-            n_threads, n_small = torch.get_num_threads(), self._n_threads(device)
+            n_small = self._n_threads(device)
             with intra_op_threads(n_small), threads_beside_torch(n_small):
                 self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
@@ -432,7 +433,7 @@ class DeepEstimator(
         more on a busy machine.
         """
         small = device.type == "cpu" and not self._takes_images()
-        return 1 if small else torch.get_num_threads()
+        return 1 if small else intra_op_threads.count()
 
 
 def _identity(parameter: Any) -> str:

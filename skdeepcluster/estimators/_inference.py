@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skdeepcluster.calibration import collect_votes, confident_in
 from skdeepcluster.data import Source, ordered_batches
 from skdeepcluster.networks import ClusterModel
-from skdeepcluster.numerics import full_digits
+from skdeepcluster.numerics import OwnDraws, full_digits
 
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
@@ -62,8 +62,11 @@ def infer(
     model.to(source.device).eval()
     if second_opinion is not None:
         second_opinion.to(source.device).eval()
+    # Networks that draw when they predict say the same whenever they are asked.
+    draws = OwnDraws(0)
     for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
-        said = consult(model, rows, second_opinion)
+        with draws:
+            said = consult(model, rows, second_opinion)
         yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,8 @@ from skdeepcluster.training._processes import ONE_PROCESS, Processes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+_lock = threading.Lock()
 
 
 def get_fabric(device: torch.device, precision: str, processes: Processes = ONE_PROCESS) -> Fabric:
@@ -27,7 +30,8 @@ def get_fabric(device: torch.device, precision: str, processes: Processes = ONE_
         Those that fit together; they find each other here.
     """
     make = _make_fabric.__wrapped__ if precision == "16-mixed" else _make_fabric
-    return make(device, precision, processes)
+    with _lock:  # the environment is everybody's
+        return make(device, precision, processes)
 
 
 @functools.cache  # making one looks through all packages that are installed

@@ -41,6 +41,11 @@ class IntraOpThreads:
                 self._set(previous)
                 self._n_users -= 1
 
+    def count(self) -> int:
+        """Return how many this thread uses."""
+        with self._lock:  # a new thread is not to begin while another's number is being set
+            return torch.get_num_threads()
+
     def set_here(self, n_threads: int) -> None:
         """Use this many in a thread that ends before the contexts around it do."""
         with self._lock:
