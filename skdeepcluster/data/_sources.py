@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
     def rows(self, index: Tensor) -> Tensor:
-        """Return rows by number: float32, or uint8 for images stored so."""
+        """Return rows by number: float32, or float64 or uint8 if they came so."""
         ...
 
 
@@ -273,7 +273,7 @@ def open_array(
     if too_large or (on_cpu and _is_memory_map(array)):
         return source
     if as_it_lies:
-        return ResidentSource(torch.from_numpy(array).to(device))
+        return ResidentSource(move(torch.from_numpy(array), device))
     # Converted in parts, because the copies on the way take memory that nobody has counted.
     dtype = torch.from_numpy(np.empty(0, stored_dtype(array))).dtype
     data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)
@@ -284,14 +284,21 @@ def open_array(
 
 def move(batch: Tensor, device: torch.device) -> Tensor:
     """Bring a batch to a device without making the host wait for it."""
+    if device.type == "mps" and batch.dtype == torch.float64:
+        batch = batch.float()  # Apple's devices have nothing wider
     if device.type == "cuda" and batch.device.type == "cpu":
         return batch.pin_memory().to(device, non_blocking=True)
     return batch.to(device)
 
 
 def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:
-    """Return uint8 for uint8 arrays (images), float32 for all others."""
-    return np.dtype(np.uint8 if array.dtype == np.uint8 and array.ndim > 2 else np.float32)
+    """Return the type in which rows are delivered.
+
+    It is uint8 for uint8 images, and float64 for what float32 would round before it is centred.
+    """
+    if array.dtype == np.uint8 and array.ndim > 2:
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
 
 
 def _is_memory_map(array: Any) -> bool:

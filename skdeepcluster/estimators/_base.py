@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from skdeepcluster._warnings import warn
 from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
 from skdeepcluster.data import SelectedSource, Source
 from skdeepcluster.estimators._building import (
@@ -37,8 +37,6 @@ from skdeepcluster.training import Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
-# Calls between _warn_about_sizes and the line that called fit, decorators included.
-USER_CODE = 6
 
 
 class DeepClusterer(PredictingEstimator):
@@ -247,7 +245,7 @@ class DeepClusterer(PredictingEstimator):
         """Build networks and objective, their random weights drawn from the trainer's seed."""
         with trainer.draws("build"):
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, self._projector()
+                source, self.backbone, self.pretrained, self._projector(), self._feature_name
             )
             model = ClusterModel(prepare, embedding, nn.Identity())
             objective = self._make_objective(model)
@@ -302,18 +300,16 @@ class DeepClusterer(PredictingEstimator):
         n_lost = int((sizes == 0).sum())
         share = float(sizes.max() / sizes.sum())
         if n_lost:
-            warnings.warn(
+            warn(
                 f"{n_lost} of {len(sizes)} clusters have no sample; they come last in "
                 "cluster_sizes_. Lower n_clusters.",
                 ConvergenceWarning,
-                stacklevel=USER_CODE,
             )
         if len(sizes) > 1 and share > DOMINANT_SHARE:
-            warnings.warn(
+            warn(
                 f"One cluster holds {share:.0%} of the samples. Lower learning_rate, or look for "
                 "outliers in X.",
                 ConvergenceWarning,
-                stacklevel=USER_CODE,
             )
 
     def _fitted_attributes(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from skdeepcluster._warnings import warn
 from skdeepcluster.data import (
     AugmentedViews,
     NeighborViews,
@@ -28,6 +30,10 @@ from skdeepcluster.numerics import nearest_neighbors
 
 # Exact neighbours cost n^2; pretraining draws some 200,000 samples and needs no larger graph.
 GRAPH_ROWS = 2**15
+# Standard deviations of constants, as a share of their mean, are below this.
+ROUNDING = 1e-12
+# In squared distances float32 loses what has a smaller share.
+LEAST_SHARE = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,11 @@ def load_earlier(network: nn.Module, earlier: nn.Module) -> None:
 
 
 def build_networks(
-    source: Source, backbone: Backbone, pretrained: Weights, projector: MakeProjector | None
+    source: Source,
+    backbone: Backbone,
+    pretrained: Weights,
+    projector: MakeProjector | None,
+    feature_name: Callable[[int], str],
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     """Return the preparation of raw samples and the embedding network for this data.
 
@@ -113,16 +123,22 @@ def build_networks(
         ``projector(width, images=...)`` makes what maps the backbone's features to the embedding,
         and returns it with its width. None where nothing would train it: then no new layer is
         added.
+    feature_name : callable
+        How to call the feature of a number in a warning.
     """
     if len(source.sample_shape) == 1:
-        return _feature_networks(source, backbone, projector)
+        return _feature_networks(source, backbone, projector, feature_name)
     return _image_networks(source, backbone, pretrained, projector)
 
 
 def _feature_networks(
-    source: Source, backbone: Backbone, projector: MakeProjector | None
+    source: Source,
+    backbone: Backbone,
+    projector: MakeProjector | None,
+    feature_name: Callable[[int], str],
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     mean, variance = moments(source, (0,))
+    _warn_about_scales(mean, variance, feature_name)
     # One scale for all features: their relative sizes are information, above all in embeddings.
     prepare = Standardize(mean, variance.mean().sqrt())
     if projector is None and backbone == "auto":
@@ -133,12 +149,27 @@ def _feature_networks(
     return prepare, _project(network, width, projector, images=False)
 
 
+def _warn_about_scales(mean: Tensor, variance: Tensor, feature_name: Callable[[int], str]) -> None:
+    """Warn if one feature varies so much that nothing can be told by the others."""
+    varies = variance > (ROUNDING * mean).square()  # and is no constant
+    largest = int(variance.argmax())
+    varies[largest] = False
+    others = variance[varies]
+    if len(others) and others.sum() < LEAST_SHARE * variance[largest]:
+        warn(
+            f"{feature_name(largest)} has a standard deviation of "
+            f"{variance[largest].sqrt().item():.2g}, all others {others.max().sqrt().item():.2g} "
+            "at most: float32, in which networks compute, sees no other feature beside it. Scale "
+            "the features (StandardScaler), or look for an outlier in this one."
+        )
+
+
 def _image_networks(
     source: Source, backbone: Backbone, pretrained: Weights, projector: MakeProjector | None
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     low, high = value_range(source)
     # Augmentations work on [0, 1]; the backbone then gets channels of mean zero.
-    prepare = Standardize(torch.tensor(low), torch.tensor(high - low))
+    prepare = Standardize(torch.tensor(low, dtype=torch.float64), torch.tensor(high - low))
     network, width = build_backbone(backbone, source.sample_shape, pretrained)
     # The backbone of an earlier fit brings its own normalisation.
     if not isinstance(next(network.children(), None), Standardize):

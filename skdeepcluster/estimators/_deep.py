@@ -366,7 +366,7 @@ class DeepEstimator(
             if name.split("__")[-1] not in free and not isinstance(value, np.random.RandomState)
         }
         index = torch.linspace(0, len(source) - 1, min(len(source), 64)).round().long()
-        rows = source.rows(index).cpu().numpy()
+        rows = source.rows(index).cpu().double().numpy()  # however wide it came
         return {
             "estimator": type(self).__name__,
             "phases": ", ".join(self._phases()),
@@ -422,6 +422,11 @@ class DeepEstimator(
     def _second_opinion(self) -> nn.Module | None:
         """Return what judges the labels, if anything does: maps descriptions to logits."""
         return None
+
+    def _feature_name(self, number: int) -> str:
+        """Return how to call a feature in a message."""
+        names = getattr(self, "feature_names_in_", None)
+        return f"Feature {number}" if names is None else f"Feature {number} ({names[number]!r})"
 
     def _takes_images(self) -> bool:
         return hasattr(self, "image_shape_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterator
@@ -317,7 +318,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         *,
         cluster: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Return generated samples.
 
         Parameters
@@ -333,7 +334,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         Returns
         -------
         samples : ndarray of shape (n_samples, n_features) or (n_samples, channels, height, width)
-            In the units of X, as float32.
+            In the units of X: features as float64, as scikit-learn's mixtures give them, images
+            as float32.
 
         Raises
         ------
@@ -360,7 +362,9 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         generator.manual_seed(int(check_random_state(random_state).randint(MAX_SEED)))
         noise = torch.randn(n_samples, *self._sample_shape, generator=generator)
         made = self._objective.generate(noise.to(device), labels.to(device))
-        samples: NDArray[np.float32] = prepare.inverse(made).cpu().numpy()
+        made = made.cpu()
+        made = copy.deepcopy(prepare).cpu().inverse(made if made.ndim > 2 else made.double())
+        samples: NDArray[Any] = made.numpy()
         return samples
 
     def _own_phases(self) -> list[str]:

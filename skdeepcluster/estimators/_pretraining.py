@@ -156,7 +156,7 @@ class Pretrainer(DeepEstimator):
         """Build the networks, their random weights drawn from the trainer's seed."""
         with trainer.draws("build"):
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, self._make_projector
+                source, self.backbone, self.pretrained, self._make_projector, self._feature_name
             )
         model = ClusterModel(prepare, embedding, nn.Identity())
         if self._goes_on():

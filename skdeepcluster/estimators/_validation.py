@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-# Types that train as they are; anything else becomes float32, the first.
-NUMERIC_TYPES = [np.float32, np.float64, np.float16, np.uint8]
+# Types that stay as they are until samples are centred; anything else becomes float64, the first.
+NUMERIC_TYPES = [
+    np.float64, np.float32, np.float16, np.int16, np.uint16, np.int8, np.uint8, np.bool_
+]  # fmt: skip
 # A second axis of one of these sizes is channels; so is the last one if the second is not.
 CHANNEL_COUNTS = (1, 3, 4)
 # Rows whose values are checked at a time.
@@ -158,7 +160,9 @@ def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, rese
         X = X.permute(0, 3, 1, 2)
     _record_shape(estimator, X.shape[1:], reset)
     keeps_type = X.dtype == torch.uint8 and X.ndim == 4
-    return ResidentSource((X if keeps_type else X.float()).to(device).contiguous())
+    wide = X.dtype in (torch.float64, torch.int64, torch.int32)  # as in stored_dtype
+    X = X if keeps_type else X.double() if wide else X.float()
+    return ResidentSource(X.to(device).contiguous())
 
 
 def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
@@ -226,9 +230,11 @@ def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
         with np.errstate(invalid="ignore"):  # it adds all up first, and infinities may cancel
             assert_all_finite(part, estimator_name=name, input_name="X")
         if part.dtype == np.float64 and max(part.max(initial=0), -part.min(initial=0)) > limit:
+            sample, feature = np.argwhere(abs(part) > limit)[0][:2]
+            where = f"sample {start + sample}" + (f", feature {feature}" if X.ndim == 2 else "")
             raise ValueError(
-                "Input X contains a value too large for dtype('float32'), in which networks "
-                "compute. Rescale X."
+                f"Input X contains a value too large for dtype('float32'), in which networks "
+                f"compute: {where}. Rescale X."
             )
 
 

@@ -10,10 +10,15 @@ from torch.nn.functional import normalize
 # What is farther from the mean than so many times the scale is brought there. Data have to be made
 # up to come near it, and squares of larger numbers would soon overflow.
 FARTHEST = 1e9
+# Shares of the scale by which all samples together may be off.
+LEAST_REMAINDER = 2.0**-12
 
 
 class Standardize(nn.Module):
     """Shift and scale the input; buffers carry the statistics into checkpoints and pickles.
+
+    The mean is taken off in the precision in which a batch comes, and what is left is rounded to
+    float32: of seconds since 1970 float32 itself would keep no more than minutes.
 
     Parameters
     ----------
@@ -23,6 +28,7 @@ class Standardize(nn.Module):
     """
 
     mean: Tensor
+    remainder: Tensor
     scale: Tensor
 
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
@@ -31,14 +37,19 @@ class Standardize(nn.Module):
         # Rounded first: what is above zero in double precision may be zero here.
         scale = scale.float().clamp(max=torch.finfo(torch.float32).max)
         self.register_buffer("scale", torch.where(scale > 0, scale, 1.0))
+        # What the mean has lost by rounding, where that is anything beside the scale.
+        remainder = (mean.double() - self.mean.double()).float()
+        visible = remainder.abs() > LEAST_REMAINDER * self.scale
+        self.register_buffer("remainder", torch.where(visible, remainder, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised batch in the precision of the statistics."""
-        return ((x - self.mean) / self.scale).clamp_(-FARTHEST, FARTHEST)
+        centered = (x - self.mean).to(self.mean.dtype)
+        return ((centered - self.remainder) / self.scale).clamp_(-FARTHEST, FARTHEST)
 
     def inverse(self, standardized: Tensor) -> Tensor:
-        """Return the batch as it was before."""
-        return standardized * self.scale + self.mean
+        """Return the batch as it was before, in the precision in which it is passed."""
+        return standardized * self.scale + self.remainder + self.mean
 
 
 class EmbeddingNetwork(nn.Module):

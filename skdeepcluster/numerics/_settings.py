@@ -72,7 +72,8 @@ def _rounding_is_allowed() -> bool:
 
 def _backends() -> list[Any]:
     """Return torch's switches for matrix products, on CPUs and on CUDA."""
-    return [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]
+    mkldnn: Any = torch.backends.mkldnn  # whose type does not know what it has
+    return [mkldnn.matmul, torch.backends.cuda.matmul]
 
 
 def _precisions() -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from skdeepcluster._warnings import warn
 
 
 class CheckpointFolder:
@@ -73,12 +74,11 @@ class CheckpointFolder:
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # a torn file fails in the unpickler in many ways
-                warnings.warn(
+                warn(
                     # Not the error's own words, which advise to trust the file.
                     f"The checkpoint {str(path)!r} cannot be read ({type(error).__name__}) and is "
                     "passed over.",
                     RuntimeWarning,
-                    stacklevel=2,
                 )
                 continue
             if not isinstance(state, dict) or "fingerprint" not in state:

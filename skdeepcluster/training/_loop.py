@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import time
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, distributed, nn
 
+from skdeepcluster._warnings import warn
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.numerics import OwnDraws
 from skdeepcluster.training._engine import get_fabric
@@ -374,11 +374,10 @@ class Trainer:
 
     def _interrupt(self, phase: Phase, epoch: int) -> None:
         self.interrupted = True
-        warnings.warn(
+        warn(
             f"Interrupted after epoch {epoch + 1} of {phase.epochs} of the {phase.name}; the model "
             "is usable as it is.",
             ConvergenceWarning,
-            stacklevel=2,
         )
 
     def _save(

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from skdeepcluster.networks import (
@@ -65,10 +66,30 @@ def test_statistics_are_single_precision_and_travel_with_the_module():
     assert {name: t.dtype for name, t in standardize.state_dict().items()} == {
         "mean": torch.float32,
         "scale": torch.float32,
+        "remainder": torch.float32,
     }
     assert not list(standardize.parameters())
     copy = pickle.loads(pickle.dumps(standardize))
     assert torch.equal(copy(torch.ones(1, 2)), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("offset", [1.7e9, -2460000.5, 1e11])
+def test_large_offsets_are_taken_off_in_the_precision_that_came(offset):
+    deviations = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = offset + deviations
+    exact = x - x.mean(dim=0)  # what double precision has kept of the deviations
+    standardize = Standardize(x.mean(dim=0), torch.tensor(0.5))
+    standardized = standardize(x)
+    assert standardized.dtype == torch.float32
+    torch.testing.assert_close(standardized, (exact / 0.5).float(), rtol=1e-5, atol=2e-3)
+    torch.testing.assert_close(standardize.inverse(standardized.double()), x, rtol=0, atol=1e-3)
+
+
+def test_a_remainder_of_the_mean_that_nobody_sees_changes_no_digit():
+    X = torch.from_numpy(load_digits().data)
+    standardize = Standardize(X.mean(dim=0), X.std())
+    assert not standardize.remainder.any()
+    assert torch.equal(standardize(X), standardize(X.float()))
 
 
 # multilayer_perceptron -------------------------------------------------------------------------
