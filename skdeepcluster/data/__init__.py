@@ -1,6 +1,9 @@
 """Where training samples come from, and the random views made of them."""
 
+from skdeepcluster.data._containers import check_targets, unpack
 from skdeepcluster.data._image_views import RandomImageViews, contrastive_views
+from skdeepcluster.data._layout import channels_last
+from skdeepcluster.data._ranges import PixelRange, ScaledSource, pixel_range, scale_to
 from skdeepcluster.data._sources import (
     RESIDENT_SHARE,
     ArraySource,
@@ -31,16 +34,23 @@ __all__ = [
     "EmbeddedViews",
     "IndexedViews",
     "NeighborViews",
+    "PixelRange",
     "RandomImageViews",
     "ResidentSource",
+    "ScaledSource",
     "SelectedSource",
     "Source",
     "StrongImageViews",
+    "channels_last",
+    "check_targets",
     "contrastive_views",
     "free_memory",
     "moments",
     "open_array",
     "ordered_batches",
+    "pixel_range",
+    "scale_to",
     "unchanged",
+    "unpack",
     "value_range",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from skdeepcluster.data._containers import (
+    describe_sample,
+    is_nested_numbers,
+    is_picture,
+    picture_array,
+)
 
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
@@ -141,11 +148,15 @@ class DatasetSource:
     Parameters
     ----------
     dataset : object with ``__len__`` and ``__getitem__``
-        Items are tensors or arrays of one common shape; a label beside a sample is ignored.
+        Items are tensors, arrays, PIL images or lists of numbers, of one common shape; a label
+        beside a sample is ignored.
     device : torch.device
         Where the rows are delivered.
     num_workers : int, default=0
         Threads that read items at the same time; 0 reads them one after the other.
+    channels_last : callable, optional
+        Tells from the shape of an image whether its channels are on the last axis; by default they
+        are on the first.
 
     Raises
     ------
@@ -156,19 +167,29 @@ class DatasetSource:
 
     resident = False
 
-    def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        device: torch.device,
+        num_workers: int = 0,
+        channels_last: Callable[[tuple[int, ...]], bool] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.device = device
         self.num_workers = num_workers
         if len(dataset) == 0:
             raise ValueError("X is a Dataset without items.")
-        first = self._item(0)
-        if first.ndim not in (1, 3):
+        self._item_shape = tuple(self._item(0).shape)
+        if len(self._item_shape) not in (1, 3):
             raise ValueError(
                 "X is a Dataset; its items have to be feature vectors (1-D) or images (3-D, "
-                f"channels first), but item 0 has shape {tuple(first.shape)}."
+                f"channels first), but item 0 has shape {self._item_shape}. Grey images need an "
+                "axis of one channel."
             )
-        self.sample_shape = tuple(first.shape)
+        is_image = len(self._item_shape) == 3
+        self.channels_last = bool(is_image and channels_last and channels_last(self._item_shape))
+        last, others = self._item_shape[-1], self._item_shape[:-1]
+        self.sample_shape = (last, *others) if self.channels_last else self._item_shape
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -183,10 +204,10 @@ class DatasetSource:
         else:
             items = [self._item(i) for i in numbers]
         for number, item in zip(numbers, items, strict=True):
-            if item.shape != self.sample_shape:
+            if item.shape != self._item_shape:
                 raise ValueError(
                     f"X is a Dataset; item {number} has shape {tuple(item.shape)}, but item 0 has "
-                    f"{self.sample_shape}. All items need one shape: resize or pad them."
+                    f"{self._item_shape}. All items need one shape: resize or pad them."
                 )
         batch = torch.stack(items)
         if batch.is_floating_point():
@@ -194,11 +215,14 @@ class DatasetSource:
             if not bool(finite.all()):
                 bad = numbers[int(finite.int().argmin())]
                 raise ValueError(f"X is a Dataset; item {bad} contains NaN or infinity.")
+        if self.channels_last:
+            batch = batch.permute(0, 3, 1, 2).contiguous()
         return move(batch, self.device)
 
     def _item(self, number: int) -> Tensor:
         item = self.dataset[number]
-        sample = item[0] if isinstance(item, tuple | list) and item else item
+        has_label = isinstance(item, tuple | list) and item and not is_nested_numbers(item)
+        sample = item[0] if has_label else item
         try:
             return _as_tensor(sample)
         except TypeError as flaw:
@@ -210,13 +234,12 @@ class DatasetSource:
 
 def _as_tensor(sample: Any) -> Tensor:
     """Return an item of a Dataset as a tensor, or raise TypeError with what it is instead."""
+    if is_picture(sample):
+        return torch.from_numpy(picture_array(sample))
+    if is_nested_numbers(sample):
+        sample = _as_array(sample)
     if not isinstance(sample, Tensor | np.ndarray):
-        from PIL import Image  # for nothing but this advice
-
-        advice = "Let the Dataset return tensors."
-        if isinstance(sample, Image.Image):
-            advice = "Add a transform, for example torchvision.transforms.v2.PILToTensor()."
-        raise TypeError(f"a {type(sample).__name__}. {advice}")
+        raise TypeError(describe_sample(sample))
     if "complex" in str(sample.dtype):
         raise TypeError(f"complex ({sample.dtype}). Put real and imaginary part side by side.")
     if isinstance(sample, Tensor):
@@ -231,6 +254,13 @@ def _as_tensor(sample: Any) -> Tensor:
         return torch.from_numpy(np.require(sample, stored_dtype(sample[None]), ["C", "W"]))
     except (TypeError, ValueError) as error:
         raise TypeError(f"an array of {sample.dtype}: {error}. Convert it to numbers.") from error
+
+
+def _as_array(numbers: list[Any]) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(numbers)
+    except ValueError as error:
+        raise TypeError(f"a list of lists of different lengths: {error}") from error
 
 
 def open_array(

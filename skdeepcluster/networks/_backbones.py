@@ -35,7 +35,8 @@ def build_backbone(
     backbone : "auto", str, path or nn.Module
         ``"auto"`` is a multilayer perceptron for feature arrays and a ResNet-18 for images. Any
         other string is a timm model name, a path is a folder in timm's layout (``config.json``
-        and weights), a module is copied, never changed.
+        and weights), a module is copied, never changed; the copy's weights are float32, the type
+        of the samples, whatever its own are.
     sample_shape : sequence of int
         ``(n_features,)`` or ``(channels, height, width)``.
     pretrained : bool or path, default=False
@@ -56,7 +57,7 @@ def build_backbone(
         If published weights cannot be loaded; names the file and the folder it may be put in.
     """
     if isinstance(backbone, nn.Module):
-        network = copy.deepcopy(backbone).cpu()
+        network = own_copy(backbone)
     elif len(sample_shape) == 1:
         network = _feature_encoder(backbone, sample_shape[0])
     else:
@@ -64,6 +65,15 @@ def build_backbone(
     # The order in memory that convolutions are fastest in; nothing else notices.
     network.to(memory_format=torch.channels_last)
     return network, output_width(network, sample_shape)
+
+
+def own_copy(module: nn.Module) -> nn.Module:
+    """Return a copy of a user's module, on the CPU and in single precision.
+
+    Samples are float32, and half precision would lose what training adds to the weights; where the
+    device gains from fewer digits, ``precision`` takes them in the products alone.
+    """
+    return copy.deepcopy(module).cpu().float()
 
 
 def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[str, bool]:
