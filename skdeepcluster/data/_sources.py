@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,9 +154,6 @@ class DatasetSource:
         Where the rows are delivered.
     num_workers : int, default=0
         Threads that read items at the same time; 0 reads them one after the other.
-    channels_last : callable, optional
-        Tells from the shape of an image whether its channels are on the last axis; by default they
-        are on the first.
 
     Raises
     ------
@@ -167,13 +164,7 @@ class DatasetSource:
 
     resident = False
 
-    def __init__(
-        self,
-        dataset: Any,
-        device: torch.device,
-        num_workers: int = 0,
-        channels_last: Callable[[tuple[int, ...]], bool] | None = None,
-    ) -> None:
+    def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
         self.dataset = dataset
         self.device = device
         self.num_workers = num_workers
@@ -186,10 +177,14 @@ class DatasetSource:
                 f"channels first), but item 0 has shape {self._item_shape}. Grey images need an "
                 "axis of one channel."
             )
-        is_image = len(self._item_shape) == 3
-        self.channels_last = bool(is_image and channels_last and channels_last(self._item_shape))
-        last, others = self._item_shape[-1], self._item_shape[:-1]
-        self.sample_shape = (last, *others) if self.channels_last else self._item_shape
+        self.sample_shape = self._item_shape
+        self._channels_last = False
+
+    def read_channels_last(self) -> None:
+        """Take the last axis of the items for the channels, not the first."""
+        height, width, channels = self._item_shape
+        self.sample_shape = (channels, height, width)
+        self._channels_last = True
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -215,7 +210,7 @@ class DatasetSource:
             if not bool(finite.all()):
                 bad = numbers[int(finite.int().argmin())]
                 raise ValueError(f"X is a Dataset; item {bad} contains NaN or infinity.")
-        if self.channels_last:
+        if self._channels_last:
             batch = batch.permute(0, 3, 1, 2).contiguous()
         return move(batch, self.device)
 

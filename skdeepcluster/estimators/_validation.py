@@ -43,7 +43,7 @@ NUMERIC_TYPES = [np.float32, np.float64, np.float16, np.uint8]
 # Rows whose values are checked at a time.
 CHECKED_ROWS = 2**12
 # Calls between a warning about X and the line that called fit, decorators included.
-USER_CODE = 7
+USER_CODE = 8
 # For errors about anything else.
 ACCEPTED = (
     "X has to be numbers of shape (n_samples, n_features), images of shape (n_samples, channels, "
@@ -219,12 +219,10 @@ def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset:
     least = 2 if reset else 1
     if len(X) < least:
         raise ValueError(f"X is a Dataset with {len(X)} item(s), but needs at least {least}.")
-    source = DatasetSource(
-        X,
-        device,
-        estimator.num_workers,
-        lambda shape: _has_channels_last(estimator, shape, reset),
-    )
+    source = DatasetSource(X, device, estimator.num_workers)
+    shape = source.sample_shape
+    if len(shape) == 3 and _has_channels_last(estimator, shape, reset):
+        source.read_channels_last()
     _record_shape(estimator, source.sample_shape, reset)
     return source
 

@@ -344,7 +344,8 @@ def test_lists_of_numbers_are_samples():
 def test_channels_last_where_the_caller_says_so():
     data = torch.from_numpy(images())
     dataset = Listed([x.permute(1, 2, 0) for x in data])
-    source = DatasetSource(dataset, CPU, 0, lambda shape: shape == (4, 5, 3))
+    source = DatasetSource(dataset, CPU)
+    source.read_channels_last()
     assert source.sample_shape == (3, 4, 5)
     assert torch.equal(source.rows(ORDER), data[ORDER])
 
