@@ -29,7 +29,6 @@ from skdeepcluster.networks import (
     ClusterModel,
     build_backbone,
     output_width,
-    own_copy,
     rebuild_backbone,
     timm_recipe,
 )
@@ -305,7 +304,7 @@ def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
     elif record is None:
         network, width = build_backbone("auto", shape)
     elif isinstance(estimator.backbone, nn.Module):
-        network = own_copy(estimator.backbone).to(memory_format=torch.channels_last)
+        network = copy.deepcopy(estimator.backbone).cpu().to(memory_format=torch.channels_last)
         width = record.width
     else:
         network = rebuild_backbone(record.name, shape[0], record.small_stem)
