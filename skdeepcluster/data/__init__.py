@@ -1,13 +1,13 @@
 """Where training samples come from, and the random views made of them."""
 
 from skdeepcluster.data._containers import check_targets, unpack
+from skdeepcluster.data._dataset_source import DatasetSource
 from skdeepcluster.data._image_views import RandomImageViews, contrastive_views
 from skdeepcluster.data._layout import channels_last
 from skdeepcluster.data._ranges import PixelRange, ScaledSource, pixel_range, scale_to
 from skdeepcluster.data._sources import (
     RESIDENT_SHARE,
     ArraySource,
-    DatasetSource,
     ResidentSource,
     SelectedSource,
     Source,

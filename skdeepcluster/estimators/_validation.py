@@ -338,14 +338,16 @@ def _in_fitted_range(estimator: DeepEstimator, source: Source, reset: bool) -> S
         if reset:
             estimator.__dict__.pop("_pixel_range", None)
         return source
-    found = pixel_range(source)
-    fitted = getattr(estimator, "_pixel_range", None)
-    if reset and not (fitted and estimator._goes_on()):
-        estimator._pixel_range = found[:]
+    stored = getattr(estimator, "_pixel_range", None)
+    if reset and not (stored and estimator._goes_on()):
+        estimator._pixel_range = pixel_range(source)[:]
         return source
-    if fitted is None:  # saved by an earlier version
+    if stored is None:  # saved by an earlier version
         return source
-    factor = scale_to(PixelRange(*fitted), found)
+    fitted = PixelRange(*stored)
+    if fitted.is_bytes and source.rows(torch.tensor([0])).dtype == torch.uint8:
+        return source  # without a look at images that may have to be decoded
+    factor = scale_to(fitted, pixel_range(source))
     return source if factor == 1 else ScaledSource(source, factor)
 
 
