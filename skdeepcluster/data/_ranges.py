@@ -14,6 +14,8 @@ RANGE_ROWS = 256
 BYTE = 255.0
 # Pixels that were divided by their deviation stay below this; bytes and raw counts do not.
 NORMALIZED = 10.0
+# No scale of images goes beyond 16 bits; what does is an outlier, which gets an answer like others.
+LARGEST = 2.0**16
 # How far interpolation overshoots, as a share of the range.
 OVERSHOOT = 0.25
 
@@ -118,6 +120,8 @@ def scale_to(fitted: PixelRange, found: PixelRange) -> float:
 
 
 def _on_another_scale(fitted: PixelRange, found: PixelRange) -> bool:
+    if found.size > LARGEST:
+        return False
     if fitted.is_bytes and fitted.high > 1:
         is_normalized = found.low < 0 and found.size <= NORMALIZED
         slack = OVERSHOOT * BYTE

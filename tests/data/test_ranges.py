@@ -40,6 +40,7 @@ MANY_COUNTS = PixelRange(300, 4000, False, True)
         (SIGNED, NORMALIZED, 1),
         (NORMALIZED, UNIT, 1),  # a bright image
         (COUNTS, MANY_COUNTS, 1),  # a brighter one
+        (BYTES, PixelRange(-1e38, 1e38, False, False), 1),  # outliers, which belong to no scale
     ],
 )
 def test_what_has_a_common_range(fitted, found, factor):
