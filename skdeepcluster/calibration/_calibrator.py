@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
+from skdeepcluster.data import check_targets, unpack
 from skdeepcluster.numerics import full_digits
 from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads, undisturbed
 
@@ -102,7 +103,8 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Feature vectors.
         y : Ignored
-            Accepted for scikit-learn's sake; known classes are never used.
+            Accepted for scikit-learn's sake, if it has as many entries as X; known classes are
+            never used.
 
         Returns
         -------
@@ -117,7 +119,9 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
             If the clusterer has neither ``predict`` nor ``labels_``, or n_voters is no integer.
         """
         check_scalar(self.n_voters, "n_voters", Integral, min_val=1)
+        X = unpack(X)
         features = self._check(X, reset=True)
+        check_targets(y, len(features))
         self.clusterer_ = clone(self.clusterer).fit(X)  # which is the user's, settings and all
         self._labeler = self._make_labeler(features)
         self.labels_ = self._label(X, features)
@@ -142,6 +146,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
             Members of ``classes_``.
         """
         check_is_fitted(self)
+        X = unpack(X)
         return self._label(X, self._check(X, reset=False))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -159,6 +164,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
             the label that :meth:`predict` returns.
         """
         check_is_fitted(self)
+        X = unpack(X)
         features = self._check(X, reset=False)
         columns = torch.from_numpy(np.searchsorted(self.classes_, self._label(X, features)))
         probabilities = np.empty((len(features), len(self.classes_)))

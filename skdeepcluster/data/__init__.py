@@ -1,13 +1,17 @@
 """Where training samples come from, and the random views made of them."""
 
+from skdeepcluster.data._containers import check_targets, unpack
+from skdeepcluster.data._dataset_source import DatasetSource
 from skdeepcluster.data._image_views import RandomImageViews, contrastive_views
+from skdeepcluster.data._layout import channels_last
+from skdeepcluster.data._ranges import PixelRange, ScaledSource, pixel_range, scale_to
 from skdeepcluster.data._sources import (
     RESIDENT_SHARE,
     ArraySource,
-    DatasetSource,
     ResidentSource,
     SelectedSource,
     Source,
+    deliverable,
     free_memory,
     moments,
     open_array,
@@ -31,16 +35,24 @@ __all__ = [
     "EmbeddedViews",
     "IndexedViews",
     "NeighborViews",
+    "PixelRange",
     "RandomImageViews",
     "ResidentSource",
+    "ScaledSource",
     "SelectedSource",
     "Source",
     "StrongImageViews",
+    "channels_last",
+    "check_targets",
     "contrastive_views",
+    "deliverable",
     "free_memory",
     "moments",
     "open_array",
     "ordered_batches",
+    "pixel_range",
+    "scale_to",
     "unchanged",
+    "unpack",
     "value_range",
 ]

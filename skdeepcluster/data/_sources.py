@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from skdeepcluster.numerics import OwnDraws, entered_draws
 
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
@@ -137,115 +134,6 @@ class ArraySource:
         return batch.permute(0, 3, 1, 2).contiguous() if self.channels_last else batch
 
 
-class DatasetSource:
-    """Rows of a map-style torch Dataset whose items are samples, or tuples that start with one.
-
-    Parameters
-    ----------
-    dataset : object with ``__len__`` and ``__getitem__``
-        Items are tensors or arrays of one common shape; a label beside a sample is ignored.
-    device : torch.device
-        Where the rows are delivered.
-    num_workers : int, default=0
-        Threads that read items at the same time; 0 reads them one after the other.
-
-    Raises
-    ------
-    ValueError
-        If the items are not tensors or arrays of real numbers of one common shape, or one is not
-        finite.
-    """
-
-    resident = False
-
-    def __init__(self, dataset: Any, device: torch.device, num_workers: int = 0) -> None:
-        self.dataset = dataset
-        self.device = device
-        self.num_workers = num_workers
-        if len(dataset) == 0:
-            raise ValueError("X is a Dataset without items.")
-        first = self._item(0)
-        if first.ndim not in (1, 3):
-            raise ValueError(
-                "X is a Dataset; its items have to be feature vectors (1-D) or images (3-D, "
-                f"channels first), but item 0 has shape {tuple(first.shape)}."
-            )
-        self.sample_shape = tuple(first.shape)
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-        return len(self.dataset)
-
-    def rows(self, index: Tensor) -> Tensor:
-        """Read items by number and stack them."""
-        numbers = index.tolist()
-        if self.num_workers:
-            items = self._read_side_by_side(numbers)
-        else:
-            items = [self._item(i) for i in numbers]
-        for number, item in zip(numbers, items, strict=True):
-            if item.shape != self.sample_shape:
-                raise ValueError(
-                    f"X is a Dataset; item {number} has shape {tuple(item.shape)}, but item 0 has "
-                    f"{self.sample_shape}. All items need one shape: resize or pad them."
-                )
-        batch = torch.stack(items)
-        if batch.is_floating_point():
-            finite = batch.flatten(1).isfinite().all(1)
-            if not bool(finite.all()):
-                bad = numbers[int(finite.int().argmin())]
-                raise ValueError(f"X is a Dataset; item {bad} contains NaN or infinity.")
-        return move(batch, self.device)
-
-    def _read_side_by_side(self, numbers: list[int]) -> list[Tensor]:
-        """Read items in several threads; what one draws does not depend on who comes first."""
-        with ThreadPoolExecutor(self.num_workers) as pool:
-            if entered_draws() is None:
-                return list(pool.map(self._item, numbers))
-            seeds = torch.randint(2**62, (len(numbers),)).tolist()
-            return list(pool.map(self._seeded_item, numbers, seeds))
-
-    def _seeded_item(self, number: int, seed: int) -> Tensor:
-        with OwnDraws(seed):
-            return self._item(number)
-
-    def _item(self, number: int) -> Tensor:
-        item = self.dataset[number]
-        sample = item[0] if isinstance(item, tuple | list) and item else item
-        try:
-            return _as_tensor(sample)
-        except TypeError as flaw:
-            raise ValueError(
-                "X is a Dataset; its items have to be tensors or arrays of real numbers (or tuples "
-                f"that start with one), but item {number} is {flaw}"
-            ) from flaw
-
-
-def _as_tensor(sample: Any) -> Tensor:
-    """Return an item of a Dataset as a tensor, or raise TypeError with what it is instead."""
-    if not isinstance(sample, Tensor | np.ndarray):
-        from PIL import Image  # for nothing but this advice
-
-        advice = "Let the Dataset return tensors."
-        if isinstance(sample, Image.Image):
-            advice = "Add a transform, for example torchvision.transforms.v2.PILToTensor()."
-        raise TypeError(f"a {type(sample).__name__}. {advice}")
-    if "complex" in str(sample.dtype):
-        raise TypeError(f"complex ({sample.dtype}). Put real and imaginary part side by side.")
-    if isinstance(sample, Tensor):
-        if sample.layout != torch.strided:
-            raise TypeError(f"a tensor of layout {sample.layout}. Use Tensor.to_dense() first.")
-        keeps_type = sample.dtype == torch.uint8 and sample.ndim > 1
-        return sample.detach() if keeps_type else sample.detach().float()
-    if np.ma.is_masked(sample):
-        raise TypeError("an array with masked entries. Fill or drop them.")
-    try:
-        # torch takes neither negative strides nor memory that it may not write to.
-        return torch.from_numpy(np.require(sample, stored_dtype(sample[None]), ["C", "W"]))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"an array of {sample.dtype}: {error}. Convert it to numbers.") from error
-
-
 def open_array(
     array: np.ndarray[Any, Any], device: torch.device, channels_last: bool = False
 ) -> Source:
@@ -299,6 +187,14 @@ def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:
     if array.dtype == np.uint8 and array.ndim > 2:
         return np.dtype(np.uint8)
     return np.dtype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
+
+
+def deliverable(X: Tensor, *, images: bool) -> Tensor:
+    """Return a tensor in the type in which its rows are delivered, see :func:`stored_dtype`."""
+    if X.dtype == torch.uint8 and images:
+        return X
+    wide = X.dtype in (torch.float64, torch.int32, torch.int64)
+    return X.double() if wide else X.float()
 
 
 def _is_memory_map(array: Any) -> bool:

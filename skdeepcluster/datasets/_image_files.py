@@ -8,14 +8,15 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from skdeepcluster.datasets._pixels import Header, common_type, read_header, read_pixels
+
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
 P = ParamSpec("P")
@@ -51,8 +52,11 @@ class ImageFiles:
 
     Each image is turned upright by its EXIF orientation, converted to RGB, resized (bilinear,
     antialiased) so that its shorter side is `image_size`, and cropped to its central square. An
-    alpha channel is dropped, 16-bit greys keep their upper 8 bits, and of an animation the first
-    frame is taken.
+    alpha channel is dropped, and of an animation the first frame is taken.
+
+    Greys of more than 8 bits (16-bit, signed, 32-bit and floating point, as microscopes and
+    scanners write them) keep their values: all images are then float32 instead of uint8, and
+    clustered as an array of the same values would be.
 
     Parameters
     ----------
@@ -78,20 +82,29 @@ class ImageFiles:
         Path and reason for each file that was skipped.
     image_size : int
         Side of the tensors in pixels.
+    dtype : numpy.dtype
+        Of the pixels: uint8, or float32 where files have more than 8 bits.
 
     Raises
     ------
     FileNotFoundError
         If the folder, or a file in the list, does not exist.
     ValueError
-        If there is no image, a parameter is out of range, or, with ``unreadable="raise"``, a file
-        has no readable header.
+        If there is no image, a parameter is out of range, files of 8 bits, of more, and in floating
+        point are mixed, which have no common range, or, with ``unreadable="raise"``, a file has no
+        readable header.
 
     Notes
     -----
     A file may have a good header and damaged pixels. That shows only when it is decoded, so
     :meth:`decode` treats such files by the same rule, and indexing raises a ValueError naming the
     file.
+
+    Of colours with 16 bits Pillow reads the upper 8, which is enough for photographs. A warning
+    says so, because little is left of a camera's 10 or 12 bits if they were stored so.
+
+    Pillow refuses images of very many pixels, which could be an attack. If you trust yours, raise
+    ``PIL.Image.MAX_IMAGE_PIXELS`` first, or set it to None.
 
     Examples
     --------
@@ -113,6 +126,7 @@ class ImageFiles:
     paths: list[str]
     unreadable: list[tuple[str, str]]
     image_size: int
+    dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -133,10 +147,13 @@ class ImageFiles:
 
         self._skip = unreadable == "skip"
         self.paths, self.unreadable = candidates, []
-        sides = [_try(_shorter_side, path) for path in candidates]
-        self._leave_out(sides)
+        outcomes = [_try(read_header, path) for path in candidates]
+        self._leave_out(outcomes)
+        headers = [outcome for outcome in outcomes if isinstance(outcome, Header)]
+        self.dtype = common_type(headers, self.paths)
+        self._warn_about_colours(headers)
         self.image_size = (
-            _derived_size([side for side in sides if isinstance(side, int)])
+            _derived_size([header.side for header in headers])
             if image_size is None
             else _check_size(image_size)
         )
@@ -159,8 +176,8 @@ class ImageFiles:
 
         Returns
         -------
-        image : uint8 Tensor of shape (3, image_size, image_size)
-            The image.
+        image : Tensor of shape (3, image_size, image_size)
+            The image, of type `dtype`.
 
         Raises
         ------
@@ -169,11 +186,13 @@ class ImageFiles:
         ValueError
             If the file cannot be decoded.
         """
+        import torch
+
         path = self.paths[operator.index(index)]
-        image = _try(_load, path, self.image_size)
-        if isinstance(image, _Unreadable):
-            raise ValueError(_describe([(path, image.reason)]))
-        return _to_tensor(image)
+        pixels = _try(read_pixels, path, self.image_size, self.dtype)
+        if isinstance(pixels, _Unreadable):
+            raise ValueError(_describe([(path, pixels.reason)]))
+        return torch.from_numpy(pixels)
 
     def decode(self, n_jobs: int | None = None) -> Tensor:
         """Decode all images into memory.
@@ -186,8 +205,9 @@ class ImageFiles:
 
         Returns
         -------
-        images : uint8 Tensor of shape (n, 3, image_size, image_size)
-            One row per entry of `paths`: n * 3 * image_size**2 bytes.
+        images : Tensor of shape (n, 3, image_size, image_size)
+            One row per entry of `paths`: n * 3 * image_size**2 bytes of type uint8, or four times
+            as many of float32.
 
         Raises
         ------
@@ -198,13 +218,13 @@ class ImageFiles:
         import torch
 
         size = self.image_size
-        images = torch.empty((len(self), 3, size, size), dtype=torch.uint8)
+        images = np.empty((len(self), 3, size, size), dtype=self.dtype)
 
         def decode_row(row: int) -> _Unreadable | None:
-            image = _try(_load, self.paths[row], size)
-            if isinstance(image, _Unreadable):
-                return image
-            images[row] = _to_tensor(image)
+            pixels = _try(read_pixels, self.paths[row], size, self.dtype)
+            if isinstance(pixels, _Unreadable):
+                return pixels
+            images[row] = pixels
             return None
 
         # The rows are written in place, so other processes would be of no use.
@@ -212,7 +232,7 @@ class ImageFiles:
             delayed(decode_row)(row) for row in range(len(self))
         )
         good = self._leave_out(outcomes)
-        return images if good.all() else images[torch.from_numpy(good)]
+        return torch.from_numpy(images if good.all() else images[good])
 
     def with_image_size(self, image_size: int) -> ImageFiles:
         """Return the same files at another size, without looking at the disk again.
@@ -239,6 +259,17 @@ class ImageFiles:
         resized.paths, resized.unreadable = list(self.paths), list(self.unreadable)
         resized.image_size = _check_size(image_size)
         return resized
+
+    def _warn_about_colours(self, headers: Sequence[Header]) -> None:
+        n_shortened = sum(header.is_shortened for header in headers)
+        if n_shortened:
+            warnings.warn(
+                f"{n_shortened} image file(s) have colours of 16 bits, of which the upper 8 are "
+                "read. If your camera fills fewer than 16, scale the values before they are stored "
+                "or pass an array.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _leave_out(self, outcomes: Sequence[object]) -> NDArray[np.bool_]:
         """Drop the paths whose outcome is a failure, or raise; return a mask of those that stay."""
@@ -281,7 +312,10 @@ def _try(read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | _Unread
         raise
     except Exception as error:
         # Damaged files make PIL's decoders raise nearly anything: OSError, SyntaxError, ...
-        return _Unreadable(f"{type(error).__name__}: {error}")
+        name = type(error).__name__
+        bomb = name.startswith("DecompressionBomb")
+        advice = " If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS, or set it to None."
+        return _Unreadable(f"{name}: {error}{advice if bomb else ''}")
 
 
 def _find_images(folder: Path, extensions: Sequence[str]) -> list[str]:
@@ -337,52 +371,6 @@ def _check_size(image_size: int) -> int:
 def _derived_size(sides: Sequence[int]) -> int:
     """Median of the shorter sides, up to the usual side of pretrained backbones."""
     return min(_LARGEST_DERIVED_SIZE, int(np.median(sides)))
-
-
-def _shorter_side(path: str) -> int:
-    """Shorter side in pixels, from the header."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        _check_mode(image)
-        return min(image.size)
-
-
-def _load(path: str, size: int) -> Image.Image:
-    """Decode a file to an upright RGB image of `size` x `size` pixels."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        _check_mode(image)
-        ImageOps.exif_transpose(image, in_place=True)
-        # Resizes the central square in one step, which is to resize the shorter side, then to crop.
-        return ImageOps.fit(_to_rgb(image), (size, size), method=Image.Resampling.BILINEAR)
-
-
-def _check_mode(image: Image.Image) -> None:
-    """Refuse pixels without a known range, of which 8 bits could only be guessed."""
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no fixed range; convert them to 8 bits")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB version of an image of any mode."""
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        # PIL's own conversion would turn everything above 255 white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        # Straight to RGB, PIL warns that this transparency gets lost; that is what is wanted.
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    """RGB image as a contiguous uint8 tensor of shape (3, H, W)."""
-    import torch
-
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _describe(failures: Sequence[tuple[str, str]]) -> str:

@@ -29,7 +29,12 @@ from skdeepcluster.estimators._prediction import PredictingEstimator
 from skdeepcluster.estimators._pretraining import Pretrainer
 from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.estimators._simclr import SimCLR
-from skdeepcluster.estimators._validation import integer, one_of, validate_parameters
+from skdeepcluster.estimators._validation import (
+    ClusterCount,
+    PretrainingName,
+    unnamed,
+    validate_parameters,
+)
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
 from skdeepcluster.numerics import cluster_means
@@ -47,8 +52,8 @@ class DeepClusterer(PredictingEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepEstimator._parameter_constraints,
-        "n_clusters": [integer(1)],
-        "pretraining": [one_of("auto"), Pretrainer, None],
+        "n_clusters": [ClusterCount()],
+        "pretraining": [PretrainingName(), unnamed(Pretrainer), None],
         "calibrate": ["boolean"],
     }
     _FITTED: ClassVar[dict[str, Any]] = {
@@ -111,14 +116,14 @@ class DeepClusterer(PredictingEstimator):
         X : array-like or other source of samples
             See :meth:`fit`.
         y : Ignored
-            Accepted for scikit-learn's sake; labels are never used.
+            As in :meth:`fit`.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int64
             Cluster of each sample.
         """
-        self.fit(X)
+        self.fit(X, y)
         return self.labels_
 
     def __sklearn_is_fitted__(self) -> bool:

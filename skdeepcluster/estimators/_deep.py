@@ -20,7 +20,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.data import Source
+from skdeepcluster.data import Source, check_targets
+from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.estimators._building import MakeProjector, Recipe, given
 from skdeepcluster.estimators._inference import Predictions, infer
 from skdeepcluster.estimators._report import CallbackReport
@@ -97,6 +98,7 @@ class DeepEstimator(
         "feature_names_in_": np.ndarray,
         "image_shape_": tuple,
         "paths_": list,
+        "_pixel_range": tuple,
         "_sklearn_output_config": dict,  # of set_output
     }
 
@@ -121,6 +123,9 @@ class DeepEstimator(
     image_shape_: tuple[int, ...]
     paths_: list[str]
 
+    # Of images: a PixelRange, as a plain tuple that files can hold.
+    _pixel_range: tuple[float, float, bool, bool]
+
     @validates_parameters
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -133,9 +138,10 @@ class DeepEstimator(
             channels, height, width) or (n_samples, height, width, channels). Memory maps and
             tensors are used where they lie. A map-style Dataset yields samples, or tuples that
             start with one. A folder (sub-folder names are ignored), a list of image files or a
-            :class:`~skdeepcluster.datasets.ImageFiles` is read from disk.
+            :class:`~skdeepcluster.datasets.ImageFiles` is read from disk. Lists, series and columns
+            of vectors, of PIL images of one size or of paths are read as what they hold.
         y : Ignored
-            Accepted for scikit-learn's sake; labels are never used.
+            Accepted for scikit-learn's sake, if it has as many entries as X; labels are never used.
 
         Returns
         -------
@@ -145,7 +151,8 @@ class DeepEstimator(
         Raises
         ------
         ValueError
-            If X is empty, not finite or of the wrong shape, or has too few samples.
+            If X is empty, not finite or of the wrong shape, or has too few samples, or y has
+            another number of entries.
         TypeError
             If X is sparse, or of a type that cannot be read.
         DivergenceError
@@ -155,7 +162,10 @@ class DeepEstimator(
         processes = self._processes()
         with undisturbed(), explain_lost_processes(processes):
             device = processes.own_device(choose_device(self.device))
+            # Before damaged files are left out.
+            n_given = len(X) if isinstance(X, ImageFiles) else None
             source = open_source(self, X, device, reset=True)
+            check_targets(y, n_given or len(source))
             self._check_enough_samples(source)
             n_small = self._n_threads(device)
             with intra_op_threads(n_small), threads_beside_torch(n_small):

@@ -12,17 +12,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import assert_all_finite, check_array, validate_data
 from torch import Tensor
 
+from skdeepcluster._warnings import warn
 from skdeepcluster.data import (
     RESIDENT_SHARE,
     DatasetSource,
+    PixelRange,
     ResidentSource,
+    ScaledSource,
     Source,
+    channels_last,
+    deliverable,
     free_memory,
     open_array,
+    pixel_range,
+    scale_to,
+    unpack,
 )
 from skdeepcluster.datasets import ImageFiles
 
@@ -35,8 +43,6 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 NUMERIC_TYPES = [
     np.float64, np.float32, np.float16, np.int16, np.uint16, np.int8, np.uint8, np.bool_
 ]  # fmt: skip
-# A second axis of one of these sizes is channels; so is the last one if the second is not.
-CHANNEL_COUNTS = (1, 3, 4)
 # Rows whose values are checked at a time.
 CHECKED_ROWS = 2**12
 # For errors about anything else.
@@ -74,6 +80,39 @@ def one_of(*options: str) -> StrOptions:
     return StrOptions(set(options))
 
 
+class ClusterCount(Interval):
+    """Accept a number of clusters, and say who takes several."""
+
+    def __init__(self) -> None:
+        super().__init__(Integral, 1, None, closed="left")
+
+    def __str__(self) -> str:
+        """Return what an error says is accepted."""
+        return (
+            f"{super().__str__()} (among several numbers "
+            "StableClusterDiscrimination(n_clusters=[8, 10, 12]) chooses)"
+        )
+
+
+class PretrainingName(StrOptions):
+    """Accept "auto", and name what else is public; instances are accepted beside it."""
+
+    def __init__(self) -> None:
+        super().__init__({"auto"})
+
+    def __str__(self) -> str:
+        """Return what an error says is accepted."""
+        return (
+            "'auto', an instance of a class of skdeepcluster.pretraining, that is, "
+            "skdeepcluster.pretraining.BYOL(), MoCo() or SimCLR(),"
+        )
+
+
+def unnamed(accepted: type) -> Hidden:
+    """Accept instances of a class that errors do not name."""
+    return Hidden(accepted)
+
+
 # Of cosines: colder logits overflow, and hotter ones are all the same.
 TEMPERATURE = real(1e-6, 1e6, "both")
 
@@ -103,8 +142,16 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
     reset : bool
         True in ``fit``.
     """
+    return _in_fitted_range(estimator, _open(estimator, X, device, reset), reset)
+
+
+def _open(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
+    """Give access to the rows of whatever X is, and record or compare their shape."""
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError("X has masked entries, which networks cannot take. Fill or drop them.")
+    X = unpack(X)
+    if isinstance(X, Tensor):
+        X = _share_memory(X)
     if isinstance(X, Tensor):
         return _open_tensor(estimator, X, device, reset)
     if _are_paths(X):
@@ -114,7 +161,8 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
     if _is_dataset(X):
         return _open_dataset(estimator, X, device, reset)
     if not isinstance(X, list | tuple | Number) and not _is_array(X):
-        raise TypeError(f"X is of type {type(X).__name__}. {ACCEPTED}")
+        one = f" Pass one of its values, such as X[{next(iter(X))!r}]." if _is_named(X) else ""
+        raise TypeError(f"X is of type {type(X).__name__}. {ACCEPTED}{one}")
     return _open_array(estimator, X, device, reset)
 
 
@@ -143,12 +191,17 @@ def _fitted_image_size(estimator: DeepEstimator) -> int:
     return int(estimator.image_shape_[-1])
 
 
-def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, reset: bool) -> Source:
+def _share_memory(X: Tensor) -> Tensor | np.ndarray[Any, Any]:
+    """Return a tensor on the CPU as an array on the same memory, any other without its graph."""
     X = X.detach()
-    if X.device.type == "cpu":
-        # numpy shares the memory; bfloat16 is the one type that it does not know.
-        array = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-        return open_source(estimator, array, device, reset=reset)
+    if X.device.type != "cpu":
+        return X
+    # bfloat16 is the one type that numpy does not know.
+    array: np.ndarray[Any, Any] = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    return array
+
+
+def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, reset: bool) -> Source:
     if X.ndim not in (2, 4) or len(X) < (2 if reset else 1) or X[0].numel() == 0:
         raise ValueError(
             "X has to be a tensor of shape (n_samples, n_features) or (n_samples, channels, "
@@ -156,13 +209,10 @@ def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, rese
         )
     if X.is_floating_point() and not bool(X.isfinite().all()):
         raise ValueError("Input X contains NaN or infinity. Impute or remove those rows.")
-    if X.ndim == 4 and _channels_last(X.shape):
+    if X.ndim == 4 and _has_channels_last(estimator, tuple(X.shape[1:]), reset):
         X = X.permute(0, 3, 1, 2)
     _record_shape(estimator, X.shape[1:], reset)
-    keeps_type = X.dtype == torch.uint8 and X.ndim == 4
-    wide = X.dtype in (torch.float64, torch.int64, torch.int32)  # as in stored_dtype
-    X = X if keeps_type else X.double() if wide else X.float()
-    return ResidentSource(X.to(device).contiguous())
+    return ResidentSource(deliverable(X, images=X.ndim == 4).to(device).contiguous())
 
 
 def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
@@ -170,6 +220,9 @@ def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset:
     if len(X) < least:
         raise ValueError(f"X is a Dataset with {len(X)} item(s), but needs at least {least}.")
     source = DatasetSource(X, device, estimator.num_workers)
+    shape = source.sample_shape
+    if len(shape) == 3 and _has_channels_last(estimator, shape, reset):
+        source.read_channels_last()
     _record_shape(estimator, source.sample_shape, reset)
     return source
 
@@ -178,11 +231,11 @@ def _open_files(
     estimator: DeepEstimator, X: ImageFiles, device: torch.device, reset: bool
 ) -> Source:
     """Decode once if the images fit into memory; read them batch by batch otherwise."""
-    n_bytes = len(X) * 3 * X.image_size**2
+    n_bytes = len(X) * 3 * X.image_size**2 * X.dtype.itemsize
     if n_bytes > RESIDENT_SHARE * free_memory(torch.device("cpu")):
         source = _open_dataset(estimator, X, device, reset)
     else:
-        source = open_source(estimator, X.decode(estimator.num_workers or 1), device, reset=reset)
+        source = _open(estimator, X.decode(estimator.num_workers or 1), device, reset)
     if reset:
         estimator.paths_ = list(X.paths)
     return source
@@ -202,7 +255,7 @@ def _open_array(estimator: DeepEstimator, X: Any, device: torch.device, reset: b
     if array.ndim == 2:  # what is left to check are names and number of the features
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     _check_values(estimator, array)
-    last = array.ndim == 4 and _channels_last(array.shape)
+    last = array.ndim == 4 and _has_channels_last(estimator, array.shape[1:], reset)
     shape = (array.shape[3], *array.shape[1:3]) if last else array.shape[1:]
     _record_shape(estimator, shape, reset)
     return open_array(array, device, channels_last=last)
@@ -262,12 +315,50 @@ def _record_shape(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool)
         )
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    return shape[1] not in CHANNEL_COUNTS and shape[3] in CHANNEL_COUNTS
+def _has_channels_last(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool) -> bool:
+    """Whether images of this shape have their channels last: as in ``fit``, where that fits."""
+    turned = (shape[2], *shape[:2])
+    expected = None if reset else getattr(estimator, "image_shape_", None)
+    if shape != turned and expected in (shape, turned):
+        return bool(expected == turned)
+    last, sure = channels_last(shape)
+    if reset and not sure:
+        n, height, width = turned if last else shape
+        warn(
+            f"X has images of shape {shape}, read as {n} channels of {height} x {width} pixels. "
+            "If that is wrong, move the axis of the channels with np.moveaxis, or crop or pad the "
+            "images to squares."
+        )
+    return last
+
+
+def _in_fitted_range(estimator: DeepEstimator, source: Source, reset: bool) -> Source:
+    """Remember the range of images in ``fit``; later, bring others to it or refuse them."""
+    if len(source.sample_shape) != 3:
+        if reset:
+            estimator.__dict__.pop("_pixel_range", None)
+        return source
+    stored = getattr(estimator, "_pixel_range", None)
+    if reset and not (stored and estimator._goes_on()):
+        estimator._pixel_range = pixel_range(source)[:]
+        return source
+    if stored is None:  # saved by an earlier version
+        return source
+    fitted = PixelRange(*stored)
+    if fitted.is_bytes and source.rows(torch.tensor([0])).dtype == torch.uint8:
+        return source  # without a look at images that may have to be decoded
+    factor = scale_to(fitted, pixel_range(source))
+    return source if factor == 1 else ScaledSource(source, factor)
+
+
+def _is_named(X: Any) -> bool:
+    return isinstance(X, Mapping) and len(X) > 0
 
 
 def _is_array(X: Any) -> bool:
-    return any(hasattr(X, name) for name in ("__array__", "__array_interface__", "shape"))
+    if hasattr(X, "__array__") or hasattr(X, "__array_interface__"):
+        return True
+    return hasattr(X, "shape") and hasattr(X, "dtype")  # tables of other libraries have a shape
 
 
 def _is_dataset(X: Any) -> bool:

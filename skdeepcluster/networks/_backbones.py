@@ -35,7 +35,8 @@ def build_backbone(
     backbone : "auto", str, path or nn.Module
         ``"auto"`` is a multilayer perceptron for feature arrays and a ResNet-18 for images. Any
         other string is a timm model name, a path is a folder in timm's layout (``config.json``
-        and weights), a module is copied, never changed.
+        and weights), a module is copied, never changed. The copy
+        is in single precision, unless the module takes samples of that in its own.
     sample_shape : sequence of int
         ``(n_features,)`` or ``(channels, height, width)``.
     pretrained : bool or path, default=False
@@ -56,7 +57,7 @@ def build_backbone(
         If published weights cannot be loaded; names the file and the folder it may be put in.
     """
     if isinstance(backbone, nn.Module):
-        network = copy.deepcopy(backbone).cpu()
+        network = _own_copy(backbone, sample_shape)
     elif len(sample_shape) == 1:
         network = _feature_encoder(backbone, sample_shape[0])
     else:
@@ -136,6 +137,22 @@ def same_backbone(
         and state.keys() == weights.keys()
         and all(torch.equal(state[name], weights[name]) for name in state)
     )
+
+
+def _own_copy(module: nn.Module, sample_shape: Sequence[int]) -> nn.Module:
+    """Return a copy of a user's module on the CPU that takes samples of single precision.
+
+    One in half precision mostly does not, and would lose what training adds to its weights; where
+    the device gains from fewer digits, ``precision`` takes them in the products alone.
+    """
+    network = copy.deepcopy(module).cpu()
+    types = {tensor.dtype for tensor in network.state_dict().values() if tensor.is_floating_point()}
+    if types - {torch.float32}:
+        try:
+            output_width(network, sample_shape)
+        except ValueError:
+            return network.float()
+    return network
 
 
 def _feature_encoder(backbone: str | os.PathLike[str], n_features: int) -> nn.Module:

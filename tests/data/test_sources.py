@@ -295,7 +295,14 @@ def test_an_error_in_the_dataset_is_passed_on(num_workers):
         ([], "X is a Dataset without items"),
         ([object()], r"item 0 is a object\. Let the Dataset return tensors\.$"),
         ([3.0], r"item 0 is a float\. Let the Dataset return tensors\.$"),
-        ([Image.new("L", (4, 4))], r"item 0 is a Image\. Add a transform.*PILToTensor\(\)"),
+        ([3], r"item 0 is a int\. Let"),
+        (
+            [(3.0, 7)],
+            r"item 0 is a float\. Let",
+        ),  # not a vector: a label would be read as a feature
+        ([{"x": 1, "y": 2}], r"item 0 is a dict with the columns 'x', 'y'\. Pass .* X\['x'\], or"),
+        (["text"], r"item 0 is a str\. Let the Dataset return tensors\. Embed texts first"),
+        ([[[1.0, 2.0], [3.0]]], "item 0 is a list of lists of different lengths"),
         ([()], r"item 0 is a tuple\. Let"),
         ([[]], r"item 0 is a list\. Let"),
         ([torch.zeros(3) + 1j], r"item 0 is complex \(torch.complex64\)\. Put real"),
@@ -303,13 +310,49 @@ def test_an_error_in_the_dataset_is_passed_on(num_workers):
         ([torch.zeros(3).to_sparse()], r"item 0 is a tensor of layout torch.sparse_coo\. .*dense"),
         ([np.ma.masked_equal(np.zeros(3), 0)], "item 0 is an array with masked entries"),
         ([np.array(["a", "b"])], r"item 0 is an array of <U1: could not convert .*'a'"),
-        ([torch.zeros(3, 4)], r"item 0 has shape \(3, 4\)"),
+        ([torch.zeros(3, 4)], r"item 0 has shape \(3, 4\)\. Grey images need an axis of one chan"),
         ([torch.zeros(())], r"item 0 has shape \(\)"),
     ],
 )
 def test_unusable_datasets(items, message):
     with pytest.raises(ValueError, match=message):
         DatasetSource(Listed(items), CPU)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("RGB", lambda image: np.asarray(image).transpose(2, 0, 1)),
+        ("RGBA", lambda image: np.asarray(image).transpose(2, 0, 1)),
+        ("L", lambda image: np.asarray(image)[None]),
+        ("1", lambda image: np.asarray(image.convert("L"))[None]),
+        ("P", lambda image: np.asarray(image.convert("RGB")).transpose(2, 0, 1)),
+        ("CMYK", lambda image: np.asarray(image.convert("RGB")).transpose(2, 0, 1)),
+        ("I;16", lambda image: np.asarray(image)[None].astype(np.float32)),
+        ("I", lambda image: np.asarray(image)[None].astype(np.float32)),
+        ("F", lambda image: np.asarray(image)[None]),
+    ],
+)
+def test_pictures_are_read_channels_first(mode, expected):
+    grey = Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5))
+    image = grey.convert("RGB").convert(mode) if mode[0] not in "IF" else grey.convert(mode)
+    source = DatasetSource(Listed([image, (image, 7)]), CPU)
+    np.testing.assert_array_equal(source.rows(torch.arange(2)), [expected(image)] * 2)
+
+
+def test_lists_of_numbers_are_samples():
+    data = images()
+    source = DatasetSource(Listed([x.tolist() for x in data]), CPU)
+    assert torch.equal(source.rows(ORDER), torch.from_numpy(data)[ORDER])
+
+
+def test_channels_last_where_the_caller_says_so():
+    data = torch.from_numpy(images())
+    dataset = Listed([x.permute(1, 2, 0) for x in data])
+    source = DatasetSource(dataset, CPU)
+    source.read_channels_last()
+    assert source.sample_shape == (3, 4, 5)
+    assert torch.equal(source.rows(ORDER), data[ORDER])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -181,17 +183,117 @@ def test_alpha_is_dropped(tmp_path):
     np.testing.assert_array_equal(ImageFiles(tmp_path)[0], expected)
 
 
-def test_16_bit_grey_keeps_its_upper_bits(tmp_path):
-    pixels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+def tiff(pixels):
+    """The bytes of a TIFF file of any type of pixels, of which Pillow writes but some."""
+    height, width = pixels.shape
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    fields = {
+        256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 262: 1, 273: 134, 277: 1,
+        278: height, 279: pixels.nbytes, 339: kind,
+    }  # fmt: skip
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items()]
+    size = struct.pack("<H", len(fields))
+    header = b"II*\0" + struct.pack("<I", 8) + size + b"".join(entries)
+    return header.ljust(134, b"\0") + pixels.tobytes()
+
+
+def colour_png(pixels):
+    """The bytes of a PNG file of 16-bit colours, which Pillow does not write."""
+
+    def chunk(name, content):
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+DEEP = {
+    "12 bits in uint16": np.arange(64, dtype=np.uint16).reshape(8, 8) + 120,
+    "all 16 bits": np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040,
+    "signed 16 bits": np.arange(64, dtype=np.int16).reshape(8, 8) * 900 - 30_000,
+    "32 bits": np.arange(64, dtype=np.int32).reshape(8, 8) * 100_000 - 5,
+    "floats": np.linspace(-1e-3, 2e4, 64, dtype=np.float32).reshape(8, 8),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_pixels_keep_their_values(tmp_path, kind):
+    pixels = DEEP[kind]
+    (tmp_path / "image.tiff").write_bytes(tiff(pixels))
+    files = ImageFiles(tmp_path)
+    assert files.dtype == np.float32
+    expected = np.stack([pixels.astype(np.float32)] * 3)
+    np.testing.assert_array_equal(files[0], expected)
+    assert files.decode().dtype == torch.float32
+    np.testing.assert_array_equal(files.decode()[0], expected)
+
+
+def test_16_bit_grey_of_other_formats_keeps_its_values(tmp_path):
+    pixels = DEEP["12 bits in uint16"]
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    expected = np.arange(256).reshape(16, 16)
-    np.testing.assert_array_equal(ImageFiles(tmp_path)[0], np.stack([expected] * 3))
+    np.testing.assert_array_equal(ImageFiles(tmp_path)[0], np.stack([pixels] * 3))
 
 
-def test_pixels_without_a_range_are_unreadable(tmp_path):
-    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "image.tiff")
-    with pytest.raises(ValueError, match=r"image\.tiff .* convert them to 8 bits"):
+def test_deep_pixels_are_resized_as_others(tmp_path):
+    grey = noise(40, 24, channels=1)
+    grey.save(tmp_path / "shallow.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    shallow = ImageFiles([tmp_path / "shallow.png"], image_size=12)[0]
+    deep = ImageFiles([tmp_path / "deep.png"], image_size=12)[0]
+    assert (deep / 16 - shallow).abs().max() <= 1
+
+
+def test_depths_without_a_common_range_are_refused(tmp_path):
+    for name, pixels in (
+        ("a", DEEP["12 bits in uint16"]),
+        ("b", DEEP["12 bits in uint16"]),
+        ("c", DEEP["12 bits in uint16"].astype(np.uint8)),
+        ("d", DEEP["floats"]),
+    ):
+        (tmp_path / f"{name}.tif").write_bytes(tiff(pixels))
+    with pytest.raises(
+        ValueError,
+        match=r"mixes .*: 2 of more than 8 bits \('.*a\.tif'\), 1 of 8 bits \('.*c\.tif'\), 1 of "
+        r"floating point \('.*d\.tif'\)\. Convert them to one depth, or pass one kind\.",
+    ):
         ImageFiles(tmp_path)
+
+
+def test_deep_pixels_that_are_not_finite_are_damage(tmp_path):
+    (tmp_path / "good.tif").write_bytes(tiff(DEEP["floats"]))
+    (tmp_path / "nan.tif").write_bytes(tiff(np.full((8, 8), np.nan, np.float32)))
+    with pytest.raises(ValueError, match=r"nan\.tif \(ValueError: pixels that are NaN or infinite"):
+        ImageFiles(tmp_path).decode()
+    with pytest.warns(UserWarning, match="^1 unreadable"):
+        assert len(ImageFiles(tmp_path, unreadable="skip").decode()) == 1
+
+
+def test_colours_of_16_bits_are_announced(tmp_path):
+    pixels = np.arange(192, dtype=np.uint16).reshape(8, 8, 3) * 300
+    (tmp_path / "image.png").write_bytes(colour_png(pixels))
+    with pytest.warns(UserWarning, match="^1 image file.* colours of 16 bits") as caught:
+        files = ImageFiles(tmp_path)
+    assert [warning.filename for warning in caught] == [__file__]
+    np.testing.assert_array_equal(files[0], (pixels >> 8).transpose(2, 0, 1))
+
+
+def test_a_very_large_image_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    noise(30, 30).save(tmp_path / "image.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(
+        ValueError,
+        match=r"DecompressionBombError.*raise PIL\.Image\.MAX_IMAGE_PIXELS, or set it to",
+    ):
+        ImageFiles(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert ImageFiles(tmp_path).image_size == 30
 
 
 def test_unreadable_headers_are_all_named(damaged):

@@ -147,8 +147,14 @@ REFUSED = {
     ),
     "five axes": (np.zeros((24, 3, 8, 8, 1)), f"dim 5 (shape=(24, 3, 8, 8, 1)). {ACCEPTED}"),
     "ragged lists": ([[1.0, 2.0], [3.0]] * 12, RAGGED),
-    "a list of tensors and a number": ([torch.zeros(3), 4], RAGGED),
-    "images of two sizes": ([np.zeros((3, 8, 8)), np.zeros((3, 8, 9))] * 12, RAGGED),
+    "a list of tensors and a number": (
+        [torch.zeros(3), 4],
+        "X[1] is a int, but X[0] has shape (3,",
+    ),
+    "images of two sizes": (
+        [np.zeros((3, 8, 8)), np.zeros((3, 8, 9))] * 12,
+        "X[1] has shape (3, 8, 9), but X[0] has shape (3, 8, 8). All samples need one shape",
+    ),
     "fewer rows than clusters": (
         GOOD[:2],
         "n_samples=2 should be >= n_clusters=3. Lower n_clusters.",
@@ -168,10 +174,6 @@ REFUSED = {
     "a Dataset of words": (Listed(*["word"] * 24), ITEMS.format("a str. Let the Dataset return")),
     "a Dataset of numbers": (Listed(*[1.0] * 24), ITEMS.format("a float. Let the Dataset return")),
     "a Dataset of nothing": (Listed(*[()] * 24), ITEMS.format("a tuple. Let the Dataset return")),
-    "a Dataset of pictures": (
-        Listed(*[Image.fromarray(picture.T) for picture in PICTURES]),
-        ITEMS.format("a Image. Add a transform, for example torchvision"),
-    ),
     "a complex Dataset": (Listed(*GOOD + 1j), ITEMS.format("complex (complex128). Put real and")),
     "a sparse Dataset": (
         Listed(*[torch.ones(3).to_sparse()] * 24),
@@ -278,6 +280,7 @@ ODD = {
     "an integer tensor": (torch.tensor(GOOD).round().long(), 3),
     "a list of tensors": (list(torch.tensor(GOOD)), 3),
     "a list of images": ([Image.fromarray(picture.T) for picture in PICTURES], 3),
+    "a Dataset of pictures": (Listed(*[Image.fromarray(picture.T) for picture in PICTURES]), 3),
     "a Dataset": (Listed(*torch.tensor(GOOD)), 3),
     "a Dataset with labels": (Listed(*[(row, 7) for row in torch.tensor(GOOD)]), 3),
     "a Dataset of arrays": (Listed(*GOOD), 3),

@@ -378,3 +378,22 @@ def test_importing_the_package_imports_no_heavy_library():
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_a_module_of_another_precision_is_copied_to_single(dtype):
+    module = nn.Linear(4, 3).to(dtype)
+    network, width = build_backbone(module, (4,))
+    assert width == 3
+    assert network.weight.dtype == torch.float32
+    assert torch.equal(network.weight, module.weight.float())
+    assert module.weight.dtype == dtype
+
+
+def test_a_module_that_converts_samples_itself_keeps_its_precision():
+    class Half(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.bfloat16()).float()
+
+    network, _ = build_backbone(Half(4, 3).bfloat16(), (4,))
+    assert network.weight.dtype == torch.bfloat16
