@@ -159,8 +159,8 @@ def _warn_about_scales(mean: Tensor, variance: Tensor, feature_name: Callable[[i
         warn(
             f"{feature_name(largest)} has a standard deviation of "
             f"{variance[largest].sqrt().item():.2g}, all others {others.max().sqrt().item():.2g} "
-            "at most: float32, in which networks compute, sees no other feature beside it. Scale "
-            "the features (StandardScaler), or look for an outlier in this one."
+            "at most: beside it networks, which compute in float32, see next to nothing of them. "
+            "Scale the features (StandardScaler), or look for an outlier in this one."
         )
 
 

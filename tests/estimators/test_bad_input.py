@@ -77,7 +77,7 @@ ACCEPTED = "...X has to be numbers of shape (n_samples, n_features), images of"
 COMPLEX = f"Complex data not supported{ACCEPTED}"
 EMPTY = "X has samples of shape {}, which hold no numbers. Check how X was made."
 INFINITE = "Input X contains infinity or a value too large for dtype('float"
-LARGE = "Input X contains a value too large for dtype('float32'), in which networks compute. Resc"
+LARGE = "Input X contains a value too large for dtype('float32'), in which networks compute: sample"
 ITEMS = "X is a Dataset; its items have to be tensors or arrays of real numbers ... item 0 is {}"
 NAN = "Input X contains NaN."
 ONE_AXIS = "Expected 2D array, got 1D array instead:\narray=[{}"
@@ -291,6 +291,7 @@ ODD = {
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:Feature 1 has a standard deviation:UserWarning")
 def test_odd_input_gets_an_answer(kind):
     data, k = ODD[kind]
     model = clone(QUICK).set_params(n_clusters=k).fit(data)
