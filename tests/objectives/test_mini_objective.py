@@ -204,6 +204,54 @@ def test_the_objective_is_the_weighted_sum_of_its_terms():
     assert scalars["selected"].item() == pytest.approx(selected.float().mean().item())
 
 
+def uneven_objective(**changes):
+    """Return an objective of its first term alone, whose clusters occupy 5, 2 and 1 of 8 minis."""
+    terms = {"mini_weight": 0.0, "alignment_weight": 0.0, "confidence_threshold": 0.7}
+    objective, z = make_objective(n_mini=8, **terms, **changes)
+    mini = torch.arange(60) % 8
+    objective.start(z, torch.tensor([0, 0, 0, 0, 0, 1, 1, 2])[mini], mini, torch.Generator())
+    return objective, z
+
+
+def slow_weights(table, batch_labels, batch_mini, rate=0.05, delta=0.3):
+    """Return the class weights by the running table, once a batch has moved it."""
+    table = (1 - rate) * table
+    for k, j in zip(batch_labels, batch_mini, strict=True):
+        table[k, j] += rate / len(batch_labels)
+    occupied = [
+        sum(table[k, j] > delta * table[:, j].sum() for j in range(table.shape[1]))
+        for k in range(len(table))
+    ]
+    return np.array([table.shape[1] / max(n, 0.5) for n in occupied])
+
+
+@pytest.mark.parametrize("reweight", [True, False])
+def test_the_loss_and_its_gradient_weigh_classes_by_the_running_table(reweight):
+    objective, z = uneven_objective(reweight=reweight)
+    weak, strong = z[:24], z[24:48]
+    p_weak, p_strong = (softmax(objective.target_head(v).detach().numpy()) for v in (weak, strong))
+    labels, selected = p_weak.argmax(axis=1), p_weak.max(axis=1) > 0.7
+    mini = objective.mini_head(weak).argmax(dim=1).numpy()
+    w = slow_weights(objective.table.double().numpy(), labels, mini)
+    assert len(set(w)) == 3
+    assert set(labels[selected]) == {0, 1, 2}
+    assert 0 < selected.sum() < 24
+    w = w if reweight else np.ones(3)
+
+    loss, total, gradient = 0.0, 0.0, np.zeros((3, 4))
+    for i in range(24):
+        if selected[i]:
+            loss -= w[labels[i]] * np.log(p_strong[i, labels[i]])
+            total += w[labels[i]]
+            # Of the cross-entropy, by the weights of the head.
+            pull = p_strong[i] - np.eye(3)[labels[i]]
+            gradient += w[labels[i]] * np.outer(pull, strong[i].numpy())
+    found, _ = objective(weak, strong)
+    found.backward()
+    assert found.item() == pytest.approx(loss / total, rel=1e-5)
+    np.testing.assert_allclose(objective.target_head.weight.grad, gradient / total, atol=1e-6)
+
+
 def test_pseudo_labels_carry_no_gradient_to_the_weak_view():
     objective, z = make_objective(alignment_weight=0.0)
     weak = z[:10].clone().requires_grad_()
