@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -32,7 +33,7 @@ N_PROCESSES = 2
 # Imported once for all processes, which are forked from there.
 IMPORTED_ONCE = ["hypothesis", "lightning_fabric", "pytest", "scipy.stats", "sklearn", "timm"]
 PYTEST = [
-    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"),
+    *("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"),
     *("-o", "addopts=--strict-markers --import-mode=importlib"),
 ]
 
@@ -555,11 +556,18 @@ def passes(tests: str, mutant: Mutant | None = None) -> bool:
         os.chdir(folder)
         sys.path[0] = str(folder)
         # What cannot be imported is a mistake in the table, which no test should get to notice.
+        import hypothesis
         import pytest
 
         import skdeepcluster.estimators
 
         assert Path(skdeepcluster.__file__).is_relative_to(folder), "another copy was imported"
+        # What is here already stays: collecting garbage, as pytest often does, need not look at it.
+        gc.freeze()
+        # The first example that fails will do; looking for a smaller one takes most of the time.
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        hypothesis.settings.register_profile("mutants", phases=phases)
+        hypothesis.settings.load_profile("mutants")
         files = shlex.split(tests)
         arguments = [f"tests/{word}" if word.endswith(".py") else word for word in files]
         with contextlib.redirect_stdout(io.StringIO()) as output:

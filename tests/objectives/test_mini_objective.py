@@ -213,7 +213,7 @@ def uneven_objective(**changes):
     return objective, z
 
 
-def slow_weights(table, batch_labels, batch_mini, rate=0.05, delta=0.3):
+def slow_weights(table, batch_labels, batch_mini, rate, delta=0.3):
     """Return the class weights by the running table, once a batch has moved it."""
     table = (1 - rate) * table
     for k, j in zip(batch_labels, batch_mini, strict=True):
@@ -226,14 +226,17 @@ def slow_weights(table, batch_labels, batch_mini, rate=0.05, delta=0.3):
 
 
 @pytest.mark.parametrize("reweight", [True, False])
-def test_the_loss_and_its_gradient_weigh_classes_by_the_running_table(reweight):
+def test_the_loss_and_its_gradient_weigh_classes_by_the_running_table(reweight, monkeypatch):
+    monkeypatch.setattr(MiniObjective, "TABLE_RATE", 0.6)  # one batch shows
     objective, z = uneven_objective(reweight=reweight)
     weak, strong = z[:24], z[24:48]
     p_weak, p_strong = (softmax(objective.target_head(v).detach().numpy()) for v in (weak, strong))
     labels, selected = p_weak.argmax(axis=1), p_weak.max(axis=1) > 0.7
     mini = objective.mini_head(weak).argmax(dim=1).numpy()
-    w = slow_weights(objective.table.double().numpy(), labels, mini)
+    table = objective.table.double().numpy()
+    w, before = (slow_weights(table, labels, mini, rate) for rate in (0.6, 0.0))
     assert len(set(w)) == 3
+    assert not np.allclose(w / w[0], before / before[0])
     assert set(labels[selected]) == {0, 1, 2}
     assert 0 < selected.sum() < 24
     w = w if reweight else np.ones(3)
@@ -296,6 +299,16 @@ def test_the_table_remembers_more_than_one_batch():
     assert torch.isfinite(class_weights(objective.table, 0.3)).all()
 
 
+def test_the_running_mean_prediction_moves_by_a_tenth():
+    objective, z = make_objective(marginal_weight=1.0)
+    before = objective.marginal.numpy().copy()
+    weak, strong = (softmax(objective.target_head(v).detach().numpy()) for v in (z[:20], z[20:40]))
+    batch = (weak.sum(axis=0) + strong.sum(axis=0)) / 40
+    objective(z[:20], z[20:40])
+    np.testing.assert_allclose(objective.marginal, 0.9 * before + 0.1 * batch, rtol=1e-5)
+    assert np.abs(batch - before).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("switch", "absent"),
     [({"mini_weight": 0.0}, "mini_head"), ({"reweight": False}, None)],
@@ -342,8 +355,32 @@ def test_the_heads_start_as_nearest_centers():
     centers = torch.stack([z[labels == k].mean(0) for k in range(3)])
     cosines = z @ nn.functional.normalize(centers, dim=1).T
     assert torch.allclose(objective.target_head(z), 10 * cosines, atol=1e-5)
-    assert objective.prior.sum().item() == pytest.approx(1)
-    assert torch.equal(objective.table.sum() > 0.99, torch.tensor(True))
+
+
+def test_the_statistics_start_as_those_of_all_samples():
+    objective, z = make_objective()
+    labels, mini = torch.arange(60) // 40, torch.arange(60) % 6  # none in the last cluster
+    objective.start(z, labels, mini, torch.Generator())
+    for k in range(3):
+        for j in range(6):
+            count = ((labels == k) & (mini == j)).sum().item()
+            assert objective.table[k, j].item() == pytest.approx(count / 60)
+    # One sample more for each.
+    assert objective.prior.tolist() == pytest.approx([41 / 63, 21 / 63, 1 / 63])
+    assert torch.equal(objective.marginal, objective.prior)
+
+
+def test_class_weights_of_all_samples_are_those_of_their_table():
+    objective, z = make_objective(occupancy_threshold=0.4)
+    labels = torch.arange(60) % 5 // 2
+    mini = objective.mini_head(z).argmax(dim=1)
+    weights = objective.weigh_classes(z, labels)
+    shares = np.array(
+        [[(labels[mini == j] == k).float().mean() for j in range(6)] for k in (0, 1, 2)]
+    )
+    occupied = (shares > 0.4).sum(axis=1)
+    assert (occupied < (shares > 0).sum(axis=1)).any()
+    np.testing.assert_allclose(weights, 6 / np.maximum(occupied, 0.5))
 
 
 def test_fitting_a_head_is_cross_entropy():
