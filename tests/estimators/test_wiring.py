@@ -33,6 +33,7 @@ from skdeepcluster.objectives import (
 )
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 from skdeepcluster.training import PeriodicHook, Trainer
+from tests.mutants import NOT_WIRED
 
 # Heads that were not trained need not use all clusters.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -41,21 +42,6 @@ K = 9  # not the default
 FEATURES, _ = make_blobs(200, centers=K, n_features=5, cluster_std=0.1, random_state=0)
 IMAGES = np.random.default_rng(0).uniform(size=(60, 1, 8, 8)).astype(np.float32)
 BACKBONE = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
-# What the training loop, the networks or the machine are told, which have tests of their own.
-ELSEWHERE = {
-    "backbone",
-    "pretrained",
-    "device",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "precision",
-    "num_workers",
-    "checkpoint_dir",
-    "warm_start",
-    "random_state",
-    "verbose",
-}
 TRAINING = {"max_epochs": 3, "batch_size": 50, "accumulate": 4, "learning_rate": 0.123}
 
 
@@ -432,7 +418,7 @@ def cases(wires):
 @pytest.mark.parametrize("method", WIRES, ids=lambda method: method.__name__)
 def test_every_argument_has_a_wire(method):
     wired = {name for arguments, _ in WIRES[method] for name in arguments}
-    assert wired == defaults(method).keys() - ELSEWHERE
+    assert wired == defaults(method).keys() - NOT_WIRED
 
 
 @pytest.mark.parametrize(("method", "arguments", "expected"), cases(WIRES))
