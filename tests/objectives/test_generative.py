@@ -43,6 +43,15 @@ def test_kernels():
     np.testing.assert_allclose(gaussian_kernels(squared), slow)
 
 
+def test_no_gradient_flows_through_the_width_of_the_kernels():
+    squared = torch.cdist(REAL, REAL).square().requires_grad_()
+    gaussian_kernels(squared).sum().backward()
+    found = squared.detach()
+    widths = [2.0**i * found.mean() for i in range(-2, 3)]
+    slopes = sum(-torch.exp(-found / width) / width for width in widths) / 5
+    torch.testing.assert_close(squared.grad, slopes)
+
+
 def slow_discrepancy(A, B, width):
     def mean(P, Q):
         return np.mean([[slow_kernel(u, v, width) for v in Q] for u in P])
@@ -149,6 +158,7 @@ def objective(**changes):
     denoiser = build_denoiser((4,), 3) if parameters["ratio"] else None
     if denoiser is not None:
         nn.init.normal_(denoiser.output.weight)  # else all that is generated is the same
+        nn.init.normal_(denoiser.condition.label.weight)  # for any label
     made = GenerativeObjective(model, denoiser, **parameters)
     made.track_samples(20, (4,))
     made.begin_round(torch.arange(20) % 3)
@@ -193,7 +203,8 @@ def test_the_objective_is_the_sum_of_its_terms(reliable):
         reliable=reliable,
     )
     whole.prior.copy_(torch.tensor([0.2, 0.3, 0.5]))
-    first, second = X[:12], X[:12] + 0.6 * X[8:20]
+    nn.init.normal_(whole.head.weight, std=0.5)
+    first, second = X[:12], X[:12] + 1.5 * X[8:20]
     torch.manual_seed(1)
     loss, _ = whole(INDEX, first, second)
     torch.manual_seed(1)
@@ -203,8 +214,9 @@ def test_the_objective_is_the_sum_of_its_terms(reliable):
     labels, made_labels = INDEX % 3, pick % 3
     z, z_second, made = map(whole.model.embedding, (first, second, whole.generated[pick]))
     p, p_second, p_made = (whole.head(view).softmax(dim=1) for view in (z, z_second, made))
-    agreed = [i for i in range(12) if p[i].max() > 0.4 and p[i].argmax() == p_second[i].argmax()]
-    assert 0 < len(agreed) < 12
+    sure = [i for i in range(12) if p[i].max() > 0.4]
+    agreed = [i for i in sure if p[i].argmax() == p_second[i].argmax()]
+    assert 0 < len(agreed) < len(sure) < 12
     own = p_made[torch.arange(18), made_labels]
     weights = torch.cat([torch.ones(12), own if reliable else torch.ones(18)])
     expected = (
@@ -249,6 +261,21 @@ def test_samples_of_all_clusters_are_generated_in_parts(at_once, monkeypatch):
     monkeypatch.setattr("skdeepcluster.objectives._generative.GENERATED_AT_ONCE", at_once)
     whole.begin_round(whole.labels)
     torch.testing.assert_close(whole.generated, expected, rtol=1e-4, atol=1e-4)
+
+
+class Echo(nn.Module):
+    """A generator whose loss is what it was given."""
+
+    def forward(self, clean, labels):
+        return clean
+
+
+def test_the_generator_gets_images_between_minus_one_and_one():
+    whole = objective()
+    whole.diffusion = Echo()
+    images = torch.rand(2, 1, 4, 4)
+    torch.testing.assert_close(whole.denoise(images, INDEX[:2]), 2 * images - 1)
+    torch.testing.assert_close(whole.denoise(X, INDEX), X)
 
 
 def test_generated_samples_do_not_enter_the_statistics_of_the_encoder():
