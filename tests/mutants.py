@@ -401,7 +401,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("total[kept] / (size[kept] * size)", "total[kept] / size[kept]"),
             ("size[kept] += size[absorbed]", "pass"),
             ("total[kept] += total[absorbed]", "pass"),
-            ("stale[kept] = True", "pass"),
+            ("((partner == kept) | (partner == absorbed))", "(partner == absorbed)"),
             ("normalize(centers, dim=1) * sizes[:, None]", "normalize(centers, dim=1)"),
             ("normalize(centers, dim=1) * sizes[:, None]", "centers * sizes[:, None]"),
             ("(edges + edges.T)", "edges"),
