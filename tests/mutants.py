@@ -469,7 +469,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "calibration/_calibrator.py",
-        "calibration/test_calibrator.py",
+        "calibration/test_calibrator.py -k as_asked",
         [("n_classes, self.n_voters, generator", "n_classes, 16, generator")],
     ),
 ]
@@ -556,7 +556,7 @@ def _defaults(tree: ast.Module) -> dict[str, str]:
     return {}
 
 
-def _reads(tree: ast.Module) -> Iterator[ast.Attribute]:
+def _reads(tree: ast.AST) -> Iterator[ast.Attribute]:
     """Yield where methods read an attribute of self, other than for a message."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.JoinedStr):
