@@ -201,7 +201,6 @@ WIRES = {
                 "n_neighbors": 3,
                 "filters": "edge",
                 "centroid": "medoid",
-                "schedule": "hard",
                 "interpolation_weight": 0.7,
                 "code_weight": 0.4,
                 "pretraining_epochs": 6,
@@ -219,13 +218,16 @@ WIRES = {
             )
             | {
                 "InterpolationObjective.weight": 0.7,
-                "refresh.step": 0.5,
                 "ran": ["pretraining", "clustering"],
             },
         ),
         (
-            {"interpolation_weight": 0.0},
-            {"InterpolationObjective.critic": None, "ProximityObjective.n_regions": 4 * K},
+            {"interpolation_weight": 0.0, "schedule": "hard", "max_epochs": 100},
+            {
+                "InterpolationObjective.critic": None,
+                "ProximityObjective.n_regions": 4 * K,
+                "refresh.step": 0.5,  # all the way at once
+            },
         ),
     ],
     GenerativeCalibrationClustering: [
