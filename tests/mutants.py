@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -589,6 +590,7 @@ def passes(tests: str, mutant: Mutant | None = None) -> bool:
             file.write_text(mutant.planted(file.read_text()))
         os.chdir(folder)
         sys.path[0] = str(folder)
+        warnings.simplefilter("ignore", SyntaxWarning)  # a literal stands where a name stood
         # What cannot be imported is a mistake in the table, which no test should get to notice.
         import hypothesis
         import pytest

@@ -18,7 +18,7 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.estimators import _discrimination, _generative, _two_stage
+from skdeepcluster.estimators import _base, _discrimination, _generative, _two_stage
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import (
     BYOLObjective,
@@ -106,6 +106,14 @@ WIRES = {
             },
         ),
         ({"n_clusters": 3, "n_mini_clusters": 5}, {"MiniObjective.n_mini_clusters": 5}),
+        (
+            {},
+            {
+                "build_views.n_clusters": K,
+                "candidate_partitions.init": "auto",
+                "choose_partition.n_clusters": K,
+            },
+        ),
     ],
     CalibratedDeepClustering: [
         (
@@ -398,6 +406,8 @@ def handed(monkeypatch):
         listen(listening, "__init__", listening.__name__)
     listen(ProximityObjective, "refresh", "refresh")
     listen(_generative, "build_denoiser", "build_denoiser")
+    listen(_base, "build_views", "build_views")
+    listen(_two_stage, "choose_partition", "choose_partition")
     for module in (_two_stage, _discrimination):
         listen(module, "candidate_partitions", "candidate_partitions")
     monkeypatch.setattr(Trainer, "run", run)
