@@ -1,6 +1,6 @@
 """Plant one fault at a time in a copy of the package: the tests have to notice each.
 
-``make mutants`` runs this. A fault is a term left out, a sign turned, a gradient stopped or let
+``make mutants`` runs this; words on the command line choose faults by their names. A fault is a term left out, a sign turned, a gradient stopped or let
 through, a switch without effect, or an argument whose default is handed over in its place. One
 that no test notices is named, and the run fails: a test is missing then.
 
@@ -50,15 +50,15 @@ class Mutant(NamedTuple):
         A piece of source, and what takes its place.
     tests : str
         Arguments of pytest, below ``tests``: those that should notice.
-    offset : int, optional
-        Where the piece begins, if it does not occur exactly once.
+    position : (line, column), optional
+        Where the piece begins, if it need not occur exactly once; lines count from one.
     """
 
     file: str
     before: str
     after: str
     tests: str
-    offset: int | None = None
+    position: tuple[int, int] | None = None
 
     def planted(self, source: str) -> str:
         """Return the source with the fault.
@@ -66,18 +66,23 @@ class Mutant(NamedTuple):
         Raises
         ------
         LookupError
-            If the piece is not there exactly once.
+            If the piece is not there, or not exactly once.
         """
-        if self.offset is None and source.count(self.before) != 1:
-            raise LookupError(f"{self}: occurs {source.count(self.before)} times, not once")
-        start = source.index(self.before) if self.offset is None else self.offset
-        if not source.startswith(self.before, start):
-            raise LookupError(f"{self}: does not stand at {start}")
+        if self.position is None:
+            if source.count(self.before) != 1:
+                raise LookupError(f"{self} occurs {source.count(self.before)} times, not once")
+            start = source.index(self.before)
+        else:
+            line, column = self.position
+            start = sum(map(len, source.splitlines(keepends=True)[: line - 1])) + column
+            if not source.startswith(self.before, start):
+                raise LookupError(f"{self} does not stand there")
         return source[:start] + self.after + source[start + len(self.before) :]
 
     def __str__(self) -> str:
         """Name the fault."""
-        return f"{self.file}: {self.before!r} -> {self.after!r}"
+        line = "" if self.position is None else f":{self.position[0]}"
+        return f"{self.file}{line}: {self.before!r} -> {self.after!r}"
 
 
 # A file, the tests that should notice, and the faults.
@@ -518,10 +523,6 @@ def wires() -> Iterator[Mutant]:
     """Yield a fault for every place where an argument is read: its default takes its place."""
     shared = _defaults(_parse("_mini.py"))
     for file, tests in WIRED.items():
-        source = (PACKAGE / "estimators" / file).read_text()
-        starts = [0]
-        for line in source.splitlines(keepends=True):
-            starts.append(starts[-1] + len(line))
         tree = _parse(file)
         defaults = _defaults(tree) or shared
         for node in _reads(tree):
@@ -531,7 +532,7 @@ def wires() -> Iterator[Mutant]:
                     f"self.{node.attr}",
                     defaults[node.attr],
                     f"estimators/test_wiring.py {tests}",
-                    starts[node.lineno - 1] + node.col_offset,
+                    (node.lineno, node.col_offset),
                 )
 
 
@@ -543,12 +544,9 @@ def _defaults(tree: ast.Module) -> dict[str, str]:
     """Return the source of the default of each argument of the estimator in a file, if any."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "__init__" and node.args.kwonlyargs:
-            arguments, defaults = node.args.kwonlyargs, node.args.kw_defaults
-            if len(node.args.args) > 1:  # n_clusters, after self
-                arguments, defaults = (
-                    [node.args.args[1], *arguments],
-                    [*node.args.defaults, *defaults],
-                )
+            positional = node.args.args[1:]  # n_clusters, after self
+            arguments = [*positional, *node.args.kwonlyargs]
+            defaults = [*node.args.defaults, *node.args.kw_defaults]
             return {
                 argument.arg: ast.unparse(default)
                 for argument, default in zip(arguments, defaults, strict=True)

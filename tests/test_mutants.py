@@ -33,17 +33,23 @@ def test_each_file_of_objectives_and_each_estimator_has_faults():
 
 
 @pytest.mark.parametrize(
-    ("source", "offset", "expected"),
-    [("a + b", None, "a - b"), ("a + b + c", 5, "a + b - c"), ("a + b + c", 1, "a - b + c")],
+    ("source", "position", "expected"),
+    [
+        ("a + b", None, "a - b"),
+        ("a + b + c", (1, 5), "a + b - c"),
+        ("a + b\na + b", (2, 1), "a + b\na - b"),
+    ],
 )
-def test_planting(source, offset, expected):
-    assert Mutant("", " + ", " - ", "", offset).planted(source) == expected
+def test_planting(source, position, expected):
+    assert Mutant("", " + ", " - ", "", position).planted(source) == expected
 
 
-@pytest.mark.parametrize(("source", "offset"), [("a", None), ("a + b + c", None), ("a + b", 2)])
-def test_what_is_not_there_once_is_refused(source, offset):
-    with pytest.raises(LookupError, match=r"occurs \d times, not once|does not stand at 2"):
-        Mutant("", " + ", " - ", "", offset).planted(source)
+@pytest.mark.parametrize(
+    ("source", "position"), [("a", None), ("a + b + c", None), ("a + b", (1, 2))]
+)
+def test_what_is_not_there_once_is_refused(source, position):
+    with pytest.raises(LookupError, match=r"occurs \d times, not once|does not stand there"):
+        Mutant("", " + ", " - ", "", position).planted(source)
 
 
 def test_defaults_take_the_place_of_arguments():
