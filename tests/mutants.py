@@ -1,8 +1,9 @@
 """Plant one fault at a time in a copy of the package: the tests have to notice each.
 
-``make mutants`` runs this; words on the command line choose faults by their names. A fault is a term left out, a sign turned, a gradient stopped or let
-through, a switch without effect, or an argument whose default is handed over in its place. One
-that no test notices is named, and the run fails: a test is missing then.
+``make mutants`` runs this; words on the command line choose faults by their names. A fault is a
+term left out, a sign turned, a gradient stopped or let through, a switch without effect, or an
+argument whose default is handed over in its place. One that no test notices is named, and the run
+fails: a test is missing then.
 
 The table holds pieces of source that occur exactly once, so that it cannot grow stale unseen. What
 changes nothing that anybody could observe has no place in it.
