@@ -362,7 +362,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_regions.py",
-        "objectives/test_generative.py objectives/test_proximity.py",
+        "objectives/test_regions.py",
         [
             ("self.centers[: len(centers)] = centers", "pass"),
             ("shape, self.OCCUPANCY_THRESHOLD)", "shape, 0.0)"),

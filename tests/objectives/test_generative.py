@@ -158,7 +158,8 @@ def objective(**changes):
     denoiser = build_denoiser((4,), 3) if parameters["ratio"] else None
     if denoiser is not None:
         nn.init.normal_(denoiser.output.weight)  # else all that is generated is the same
-        nn.init.normal_(denoiser.condition.label.weight)  # for any label
+        for block in denoiser.blocks:
+            nn.init.normal_(block.second.weight, std=0.05)  # for any label
     made = GenerativeObjective(model, denoiser, **parameters)
     made.track_samples(20, (4,))
     made.begin_round(torch.arange(20) % 3)
