@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two processes with one thread each: threads inside small operations only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all gallery doc lint clean
+.PHONY: demo test test-all mutants gallery doc lint clean
 
 demo: .venv/installed-examples
 	@echo "== Clustering scikit-learn's digits: features, images, and a long-tailed version =="
@@ -18,6 +18,11 @@ test: .venv/installed-test lint
 test-all: .venv/installed-test
 	@echo "== Running all tests, the long ones too =="
 	$(PYTEST) -m "slow or not slow"
+
+# Minutes: for whoever changes an objective or a test of one.
+mutants: .venv/installed-test
+	@echo "== Planting faults, one at a time: the tests have to notice each =="
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 gallery: .venv/installed-test
 	@echo "== Running the examples of the gallery =="

@@ -290,7 +290,7 @@ class CalibratedObjective(nn.Module):
         loss = z_strong.new_zeros(())
         if self.calibration_head is not None:
             logits = self.calibration_head(z_clean)
-            loss = loss + self._calibration_terms(z_clean.detach(), logits)
+            loss = loss + self._calibration_terms(z_clean, logits)
         judge = self.calibration_head or self.clustering_head
         with torch.no_grad():
             labels, selected = self._select(judge(z_weak))

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdeepcluster.calibration import RegionCalibrator
+from skdeepcluster.calibration import RegionCalibrator, collect_votes
 from skdeepcluster.metrics import expected_calibration_error
 
 X, Y = make_blobs(n_samples=300, centers=3, n_features=4, cluster_std=2.5, random_state=0)
@@ -259,6 +259,18 @@ def test_known_classes_are_never_used():
     plain = RegionCalibrator(kmeans(), random_state=0).fit(X).predict_proba(X)
     told = RegionCalibrator(kmeans(), random_state=0).fit(X, Y).predict_proba(X)
     np.testing.assert_array_equal(told, plain)
+
+
+def test_as_many_partitions_vote_as_asked(monkeypatch):
+    def counting(*args, **kwargs):
+        votes = collect_votes(*args, **kwargs)
+        counts.append(votes.shape[1])
+        return votes
+
+    counts = []
+    monkeypatch.setattr("skdeepcluster.calibration._calibrator.collect_votes", counting)
+    RegionCalibrator(kmeans(), random_state=0, n_voters=3).fit(X)
+    assert counts == [3]
 
 
 # --- pipelines, searches, copies -----------------------------------------------------------------

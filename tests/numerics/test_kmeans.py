@@ -289,6 +289,14 @@ def test_sums_of_many_similar_rows_lose_no_digits(sum_rows):
     assert sums.item() == pytest.approx(970_000, rel=1e-4)
 
 
+@pytest.mark.parametrize("sum_rows", [_sums_by_index, _sums_by_product])
+def test_blocks_are_added_up_in_double_precision(sum_rows, monkeypatch):
+    monkeypatch.setattr(_kmeans, "BLOCK_ROWS", 16)
+    X = torch.full((200_000, 1), 0.97)
+    sums = sum_rows(X, torch.zeros(len(X), dtype=torch.long), 1)
+    assert sums.item() == pytest.approx(len(X) * X[0].item(), rel=1e-6)
+
+
 def test_empty_clusters_move_to_the_farthest_samples():
     X = torch.tensor([[0.0], [0.1], [0.2], [5.0], [9.0]])
     start = torch.tensor([[0.0], [100.0], [200.0]])

@@ -45,3 +45,9 @@ def test_no_cluster_is_emptied():
     labels = torch.tensor([0, 0, 0, 1])
     neighbors = torch.tensor([[1, 2], [0, 2], [0, 1], [0, 1]])
     assert torch.equal(propagate_labels(labels, neighbors, 2), labels)
+
+
+def test_a_cluster_without_samples_holds_up_nobody():
+    labels = torch.tensor([0, 0, 0, 2, 2])
+    neighbors = torch.tensor([[1, 2], [0, 2], [0, 1], [0, 1], [3, 3]])
+    assert propagate_labels(labels, neighbors, 4).tolist() == [0, 0, 0, 0, 2]

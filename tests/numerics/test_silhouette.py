@@ -40,6 +40,7 @@ def test_against_the_slow_one(n, d, k, seed):
 
 def test_unused_clusters_do_not_count():
     X, labels = random_partition(50, 3, 4, 0)
+    X = X + 4 * torch.eye(4, 3)[labels]  # far from the middle, where a mean of none would be
     assert centroid_silhouette(X, labels * 3, 20) == pytest.approx(
         centroid_silhouette(X, labels, 4)
     )

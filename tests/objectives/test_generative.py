@@ -15,6 +15,7 @@ from skdeepcluster.objectives import (
     mean_matching,
     metric_loss,
     reliability,
+    size_divergence,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -40,6 +41,15 @@ def test_kernels():
     slow = [[slow_kernel(u, v, width) for v in points] for u in points]
     squared = torch.cdist(torch.from_numpy(points), torch.from_numpy(points)).square()
     np.testing.assert_allclose(gaussian_kernels(squared), slow)
+
+
+def test_no_gradient_flows_through_the_width_of_the_kernels():
+    squared = torch.cdist(REAL, REAL).square().requires_grad_()
+    gaussian_kernels(squared).sum().backward()
+    found = squared.detach()
+    widths = [2.0**i * found.mean() for i in range(-2, 3)]
+    slopes = sum(-torch.exp(-found / width) / width for width in widths) / 5
+    torch.testing.assert_close(squared.grad, slopes)
 
 
 def slow_discrepancy(A, B, width):
@@ -148,6 +158,8 @@ def objective(**changes):
     denoiser = build_denoiser((4,), 3) if parameters["ratio"] else None
     if denoiser is not None:
         nn.init.normal_(denoiser.output.weight)  # else all that is generated is the same
+        for block in denoiser.blocks:
+            nn.init.normal_(block.second.weight, std=0.05)  # for any label
     made = GenerativeObjective(model, denoiser, **parameters)
     made.track_samples(20, (4,))
     made.begin_round(torch.arange(20) % 3)
@@ -179,6 +191,67 @@ def test_clustering_and_generator_learn_from_their_own_losses_alone():
     assert any(gradient.abs().max() > 0 for gradient in encoder)
 
 
+@pytest.mark.parametrize("reliable", [True, False])
+def test_the_objective_is_the_sum_of_its_terms(reliable):
+    whole = objective(
+        ratio=1.5,
+        confidence_threshold=0.4,
+        size_weight=0.7,
+        generated_weight=0.6,
+        discrepancy_weight=0.5,
+        matching_weight=0.4,
+        metric_weight=0.3,
+        reliable=reliable,
+    )
+    whole.prior.copy_(torch.tensor([0.2, 0.3, 0.5]))
+    nn.init.normal_(whole.head.weight, std=0.5)
+    first, second = X[:12], X[:12] + 1.5 * X[8:20]
+    torch.manual_seed(1)
+    loss, _ = whole(INDEX, first, second)
+    torch.manual_seed(1)
+    pick = torch.randint(30, (18,))
+    denoising = whole.denoise(first, INDEX % 3)  # draws next
+
+    labels, made_labels = INDEX % 3, pick % 3
+    z, z_second, made = map(whole.model.embedding, (first, second, whole.generated[pick]))
+    p, p_second, p_made = (whole.head(view).softmax(dim=1) for view in (z, z_second, made))
+    sure = [i for i in range(12) if p[i].max() > 0.4]
+    agreed = [i for i in sure if p[i].argmax() == p_second[i].argmax()]
+    assert 0 < len(agreed) < len(sure) < 12
+    own = p_made[torch.arange(18), made_labels]
+    weights = torch.cat([torch.ones(12), own if reliable else torch.ones(18)])
+    expected = (
+        -sum(p_second[i, p[i].argmax()].log() for i in agreed) / len(agreed)
+        + 0.7 * size_divergence(torch.cat([p, p_second]), whole.prior)
+        - 0.6 * own.log().mean()
+        + 0.5 * class_discrepancy(z, labels, made, made_labels, 3)
+        + 0.4 * mean_matching(z, labels, made, made_labels, 3)
+        + 0.3 * metric_loss(torch.cat([z, made]), torch.cat([labels, made_labels]), weights, 0.1)
+        + denoising
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_head_starts_from_centers_and_the_prior_from_their_sizes():
+    whole = objective()
+    z = normalize(torch.randn(20, 8, generator=GENERATOR), dim=1)
+    labels = torch.arange(20) // 12
+    whole.start(z, labels, labels, GENERATOR)
+    centers = normalize(torch.stack([z[labels == k].mean(dim=0) for k in range(2)]), dim=1)
+    torch.testing.assert_close(whole.head(z)[:, :2], 30 * z @ centers.T, rtol=1e-4, atol=1e-4)
+    # One sample more for each: there is none of the last.
+    assert whole.prior.tolist() == pytest.approx([13 / 23, 9 / 23, 1 / 23])
+
+
+def test_rates_of_head_encoder_and_generator():
+    whole = objective()
+    groups = whole.parameter_groups(0.1, 0.02)
+    assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.03, 0.02])
+    parts = whole.head, whole.model.embedding, whole.diffusion.denoiser
+    for group, part in zip(groups, parts, strict=True):
+        assert list(map(id, group["params"])) == list(map(id, part.parameters()))
+
+
 @pytest.mark.parametrize("at_once", [1, 28, 2**18])
 def test_samples_of_all_clusters_are_generated_in_parts(at_once, monkeypatch):
     whole = objective()
@@ -189,6 +262,21 @@ def test_samples_of_all_clusters_are_generated_in_parts(at_once, monkeypatch):
     monkeypatch.setattr("skdeepcluster.objectives._generative.GENERATED_AT_ONCE", at_once)
     whole.begin_round(whole.labels)
     torch.testing.assert_close(whole.generated, expected, rtol=1e-4, atol=1e-4)
+
+
+class Echo(nn.Module):
+    """A generator whose loss is what it was given."""
+
+    def forward(self, clean, labels):
+        return clean
+
+
+def test_the_generator_gets_images_between_minus_one_and_one():
+    whole = objective()
+    whole.diffusion = Echo()
+    images = torch.rand(2, 1, 4, 4)
+    torch.testing.assert_close(whole.denoise(images, INDEX[:2]), 2 * images - 1)
+    torch.testing.assert_close(whole.denoise(X, INDEX), X)
 
 
 def test_generated_samples_do_not_enter_the_statistics_of_the_encoder():

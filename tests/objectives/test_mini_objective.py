@@ -204,6 +204,57 @@ def test_the_objective_is_the_weighted_sum_of_its_terms():
     assert scalars["selected"].item() == pytest.approx(selected.float().mean().item())
 
 
+def uneven_objective(**changes):
+    """Return an objective of its first term alone, whose clusters occupy 5, 2 and 1 of 8 minis."""
+    terms = {"mini_weight": 0.0, "alignment_weight": 0.0, "confidence_threshold": 0.7}
+    objective, z = make_objective(n_mini=8, **terms, **changes)
+    mini = torch.arange(60) % 8
+    objective.start(z, torch.tensor([0, 0, 0, 0, 0, 1, 1, 2])[mini], mini, torch.Generator())
+    return objective, z
+
+
+def slow_weights(table, batch_labels, batch_mini, rate, delta=0.3):
+    """Return the class weights by the running table, once a batch has moved it."""
+    table = (1 - rate) * table
+    for k, j in zip(batch_labels, batch_mini, strict=True):
+        table[k, j] += rate / len(batch_labels)
+    occupied = [
+        sum(table[k, j] > delta * table[:, j].sum() for j in range(table.shape[1]))
+        for k in range(len(table))
+    ]
+    return np.array([table.shape[1] / max(n, 0.5) for n in occupied])
+
+
+@pytest.mark.parametrize("reweight", [True, False])
+def test_the_loss_and_its_gradient_weigh_classes_by_the_running_table(reweight, monkeypatch):
+    monkeypatch.setattr(MiniObjective, "TABLE_RATE", 0.6)  # one batch shows
+    objective, z = uneven_objective(reweight=reweight)
+    weak, strong = z[:24], z[24:48]
+    p_weak, p_strong = (softmax(objective.target_head(v).detach().numpy()) for v in (weak, strong))
+    labels, selected = p_weak.argmax(axis=1), p_weak.max(axis=1) > 0.7
+    mini = objective.mini_head(weak).argmax(dim=1).numpy()
+    table = objective.table.double().numpy()
+    w, before = (slow_weights(table, labels, mini, rate) for rate in (0.6, 0.0))
+    assert len(set(w)) == 3
+    assert not np.allclose(w / w[0], before / before[0])
+    assert set(labels[selected]) == {0, 1, 2}
+    assert 0 < selected.sum() < 24
+    w = w if reweight else np.ones(3)
+
+    loss, total, gradient = 0.0, 0.0, np.zeros((3, 4))
+    for i in range(24):
+        if selected[i]:
+            loss -= w[labels[i]] * np.log(p_strong[i, labels[i]])
+            total += w[labels[i]]
+            # Of the cross-entropy, by the weights of the head.
+            pull = p_strong[i] - np.eye(3)[labels[i]]
+            gradient += w[labels[i]] * np.outer(pull, strong[i].numpy())
+    found, _ = objective(weak, strong)
+    found.backward()
+    assert found.item() == pytest.approx(loss / total, rel=1e-5)
+    np.testing.assert_allclose(objective.target_head.weight.grad, gradient / total, atol=1e-6)
+
+
 def test_pseudo_labels_carry_no_gradient_to_the_weak_view():
     objective, z = make_objective(alignment_weight=0.0)
     weak = z[:10].clone().requires_grad_()
@@ -246,6 +297,16 @@ def test_the_table_remembers_more_than_one_batch():
     objective(z[:2], z[2:4])  # a batch smaller than the number of clusters
     assert torch.all(objective.table >= before * (1 - objective.TABLE_RATE) - 1e-7)
     assert torch.isfinite(class_weights(objective.table, 0.3)).all()
+
+
+def test_the_running_mean_prediction_moves_by_a_tenth():
+    objective, z = make_objective(marginal_weight=1.0)
+    before = objective.marginal.numpy().copy()
+    weak, strong = (softmax(objective.target_head(v).detach().numpy()) for v in (z[:20], z[20:40]))
+    batch = (weak.sum(axis=0) + strong.sum(axis=0)) / 40
+    objective(z[:20], z[20:40])
+    np.testing.assert_allclose(objective.marginal, 0.9 * before + 0.1 * batch, rtol=1e-5)
+    assert np.abs(batch - before).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -294,8 +355,32 @@ def test_the_heads_start_as_nearest_centers():
     centers = torch.stack([z[labels == k].mean(0) for k in range(3)])
     cosines = z @ nn.functional.normalize(centers, dim=1).T
     assert torch.allclose(objective.target_head(z), 10 * cosines, atol=1e-5)
-    assert objective.prior.sum().item() == pytest.approx(1)
-    assert torch.equal(objective.table.sum() > 0.99, torch.tensor(True))
+
+
+def test_the_statistics_start_as_those_of_all_samples():
+    objective, z = make_objective()
+    labels, mini = torch.arange(60) // 40, torch.arange(60) % 6  # none in the last cluster
+    objective.start(z, labels, mini, torch.Generator())
+    for k in range(3):
+        for j in range(6):
+            count = ((labels == k) & (mini == j)).sum().item()
+            assert objective.table[k, j].item() == pytest.approx(count / 60)
+    # One sample more for each.
+    assert objective.prior.tolist() == pytest.approx([41 / 63, 21 / 63, 1 / 63])
+    assert torch.equal(objective.marginal, objective.prior)
+
+
+def test_class_weights_of_all_samples_are_those_of_their_table():
+    objective, z = make_objective(occupancy_threshold=0.4)
+    labels = torch.arange(60) % 5 // 2
+    mini = objective.mini_head(z).argmax(dim=1)
+    weights = objective.weigh_classes(z, labels)
+    shares = np.array(
+        [[(labels[mini == j] == k).float().mean() for j in range(6)] for k in (0, 1, 2)]
+    )
+    occupied = (shares > 0.4).sum(axis=1)
+    assert (occupied < (shares > 0).sum(axis=1)).any()
+    np.testing.assert_allclose(weights, 6 / np.maximum(occupied, 0.5))
 
 
 def test_fitting_a_head_is_cross_entropy():

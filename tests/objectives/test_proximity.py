@@ -242,18 +242,30 @@ def test_without_filters_all_samples_move_at_once():
 
 
 def test_the_edge_filter_alone_moves_all_that_have_an_edge():
-    objective = proximity_objective(filters="edge")
+    objective = proximity_objective(filters="edge", n_neighbors=9)
     objective.track_samples(40)
     codes = unit(40).float()
     objective.refresh(codes, 0.1)
-    edges = edge_filter(*nearest_neighbors(codes, 3), 0.5)
+    edges = edge_filter(*nearest_neighbors(codes, 9), 0.5)
     np.testing.assert_array_equal(objective.moved, edges.any(dim=1))
     assert not objective.moved.all()
+    assert point_filter(edges, 0.5).sum() < objective.moved.sum()
+
+
+@pytest.mark.parametrize(("medoids", "find"), [(False, neighbor_means), (True, neighbor_medoids)])
+def test_centroids_are_means_or_medoids(medoids, find):
+    objective = proximity_objective(medoids=medoids)
+    objective.track_samples(40)
+    codes = unit(40).float()
+    objective.refresh(codes, 0.1)
+    distances, neighbors = nearest_neighbors(codes, 3)
+    edges = edge_filter(distances, neighbors, 0.5)
+    torch.testing.assert_close(objective.centroids, find(codes, neighbors, edges))
 
 
 def test_the_head_is_the_rule_of_the_nearest_center():
     objective = proximity_objective()
-    centers = 0.5 * unit(2).float()
+    centers = torch.tensor([[0.2], [0.9]]) * unit(2).float()
     objective.divide(centers, unit(4, seed=1).float())
     z = unit(50, seed=2).float()
     distances = torch.cdist(z, centers)

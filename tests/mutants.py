@@ -1,0 +1,646 @@
+"""Plant one fault at a time in a copy of the package: the tests have to notice each.
+
+``make mutants`` runs this; words on the command line choose faults by their names. A fault is a
+term left out, a sign turned, a gradient stopped or let through, a switch without effect, or an
+argument whose default is handed over in its place. One that no test notices is named, and the run
+fails: a test is missing then.
+
+The table holds pieces of source that occur exactly once, so that it cannot grow stale unseen. What
+changes nothing that anybody could observe has no place in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import io
+import multiprocessing
+import os
+import runpy
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "skdeepcluster"
+N_PROCESSES = 2
+# Imported once for all processes, which are forked from there.
+IMPORTED_ONCE = ["hypothesis", "lightning_fabric", "pytest", "scipy.stats", "sklearn", "timm"]
+PYTEST = [
+    *("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow"),
+    *("-o", "addopts=--strict-markers --import-mode=importlib"),
+]
+
+
+class Mutant(NamedTuple):
+    """One fault.
+
+    Attributes
+    ----------
+    file : str
+        Where, below the package.
+    before, after : str
+        A piece of source, and what takes its place.
+    tests : str
+        Arguments of pytest, below ``tests``: those that should notice.
+    position : (line, column), optional
+        Where the piece begins, if it need not occur exactly once; lines count from one.
+    """
+
+    file: str
+    before: str
+    after: str
+    tests: str
+    position: tuple[int, int] | None = None
+
+    def planted(self, source: str) -> str:
+        """Return the source with the fault.
+
+        Raises
+        ------
+        LookupError
+            If the piece is not there, or not exactly once.
+        """
+        if self.position is None:
+            if source.count(self.before) != 1:
+                raise LookupError(f"{self} occurs {source.count(self.before)} times, not once")
+            start = source.index(self.before)
+        else:
+            line, column = self.position
+            start = sum(map(len, source.splitlines(keepends=True)[: line - 1])) + column
+            if not source.startswith(self.before, start):
+                raise LookupError(f"{self} does not stand there")
+        return source[:start] + self.after + source[start + len(self.before) :]
+
+    def __str__(self) -> str:
+        """Name the fault."""
+        line = "" if self.position is None else f":{self.position[0]}"
+        return f"{self.file}{line}: {self.before!r} -> {self.after!r}"
+
+
+# A file, the tests that should notice, and the faults.
+TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
+    (
+        "objectives/_mini.py",
+        "objectives/test_mini_objective.py",
+        [
+            ("confidence > threshold", "confidence >= 0"),
+            (
+                "importance = selected.to(logits.dtype)",
+                "importance = torch.ones_like(logits[:, 0])",
+            ),
+            ("importance = importance * weights[labels]", "pass"),
+            ("return -(importance * log_likelihood)", "return (importance * log_likelihood)"),
+            ("/ torch.where(total > 0, total, 1.0)", "/ len(logits)"),
+            ("share > occupancy_threshold", "share > 0"),
+            ("occupied.clamp(min=0.5)", "occupied.clamp(min=1)"),
+            ("share = table / torch.where(totals > 0, totals, 1.0)", "share = table"),
+            ("p_target, p_mini = normalize(p_target, dim=1), normalize(p_mini, dim=1)", "pass"),
+            ("(p_target @ p_target.T - p_mini", "(p_target @ p_target.T + p_mini"),
+            ("(within - 2 * between)", "(within + 2 * between)"),
+            ("(running.log() - prior.log())", "running.log()"),
+            ("self.table.copy_(counts / len(labels))", "self.table.copy_(counts)"),
+            ("smoothed = counts.sum(dim=1) + 1.0", "smoothed = counts.sum(dim=1) + 0.0"),
+            ("self.marginal.copy_(self.prior)", "pass"),
+            ("head.start_from(centers, self.logit_scale)", "head.start_from(centers, 1.0)"),
+            ("parameters += self.model.embedding.parameters()", "pass"),
+            ("self.table.shape, self.occupancy_threshold)", "self.table.shape, 0.0)"),
+            (
+                "pseudo_labels(target_weak, self.confidence",
+                "pseudo_labels(target_weak, 0 * self.confidence",
+            ),
+            (
+                "pseudo_labels(mini_weak, self.confidence",
+                "pseudo_labels(mini_weak, 0 * self.confidence",
+            ),
+            ("if self.neighbor_views:", "if False:"),
+            ("if self.reweight:", "if True:"),
+            ("self._update_table(labels, mini_labels)", "pass"),
+            ("class_weights(self.table, self.occ", "class_weights(self.table, 0 * self.occ"),
+            ("loss = self_training_loss(target_strong", "loss = self_training_loss(target_weak"),
+            ("target_strong, labels, selected, weights)", "target_strong, labels, selected, None)"),
+            ("mini_strong, mini_labels, mini_selected", "mini_weak, mini_labels, mini_selected"),
+            ("self.mini_weight * self_training_loss(", "self_training_loss("),
+            ("self.alignment_weight * alignment_loss(", "alignment_loss("),
+            ("self.marginal_weight * marginal_loss(", "marginal_loss("),
+            ("torch.cat([target_weak, target_strong])", "target_strong"),
+            ("self.marginal.lerp_(marginal.detach(), self.MARGINAL_RATE)", "pass"),
+            ("self.table.lerp_(counts / len(labels), self.TABLE_RATE)", "self.table.copy_(counts)"),
+        ],
+    ),
+    (
+        "objectives/_calibrated.py",
+        "objectives/test_calibrated_objective.py",
+        [
+            ("return means[regions]", "return probabilities"),
+            ("return -(targets * log_softmax", "return (targets * log_softmax"),
+            ("(logarithm - prior.log())", "logarithm"),
+            ("marginal = probabilities.mean", "marginal = probabilities.detach().mean"),
+            ("(prior * batch_size).round()", "(prior * batch_size).floor()"),
+            ("expected.to(owed.dtype) + owed", "expected.to(owed.dtype)"),
+            ("(due * (1 + 1e-6)).floor()", "due.floor()"),
+            ("kept = within & (probabilities", "kept = within | (probabilities"),
+            ("(due - kept.sum(dim=0)).clamp(0, 1)", "(due - kept.sum(dim=0)).clamp(min=0)"),
+        ],
+    ),
+    (
+        "objectives/_calibrated.py",
+        "objectives/test_calibrated_objective.py -k '"
+        "sum_of_its or reaches or carry or follow or start or copied or groups or weak_view'",
+        [
+            ("if self.proportional:", "if True:"),
+            ("load_state_dict(self.clustering_head.state_dict())", "state_dict()"),
+            ("self.ENCODER_RATE * learning_rate", "learning_rate"),
+            ("is not None and not self.stop_gradient", "is not None"),
+            ("self.calibration_head is not None and not self.stop", "False and self.stop"),
+            ("z_weak = z_clean if weak is None", "z_weak = z_clean if True"),
+            ("loss = loss + self._calibration_terms", "loss = 0 * self._calibration_terms"),
+            ("judge = self.calibration_head or", "judge = self.clustering_head or"),
+            ("self.clustering_head(z_strong), labels", "self.clustering_head(z_weak), labels"),
+            (
+                "with torch.no_grad():\n            regions",
+                "with torch.enable_grad():\n            regions",
+            ),
+            ("loss = calibration_loss(logits, targets)", "loss = 0 * logits.sum()"),
+            ("self.entropy_weight * size_divergence", "size_divergence"),
+            ("self.region_centers.lerp_(means, rate[:, None])", "pass"),
+            (
+                "pseudo_labels(logits, self.confidence_threshold or 0.0)",
+                "pseudo_labels(logits, 0.0)",
+            ),
+            ("self.owed.copy_(owed)", "pass"),
+        ],
+    ),
+    (
+        "objectives/_contrastive.py",
+        "objectives/test_contrastive.py",
+        [
+            ("similarities = first @ second.T / temperature", "similarities = first @ second.T"),
+            (
+                "(cross_entropy(similarities, partners) +",
+                "(cross_entropy(similarities, partners) -",
+            ),
+            (".fill_diagonal_(-torch.inf)", ""),
+            (".roll(len(first))", ""),
+            ("keys, queue = keys.detach(), queue.detach()", "pass"),
+            (
+                "torch.cat([positive, queries @ queue.T], dim=1)",
+                "torch.cat([positive, positive], dim=1)",
+            ),
+            ("self.loss = nt_xent if both_kinds else", "self.loss = nt_xent if False else"),
+            ("return self.loss(z1, z2, self.temperature)", "return self.loss(z1, z2, 1.0)"),
+            ("progress * (self.final_momentum", "0 * (self.final_momentum"),
+            ("self.teacher.update(self.embedding)", "pass"),
+            ("keys = self.teacher(second)", "keys = self.embedding(second)"),
+            ("self.queue.clone(), self.temperature)", "self.queue.clone(), 1.0)"),
+            ("self._enqueue(keys)", "pass"),
+            ("self.position.add_(len(keys)).remainder_(size)", "pass"),
+        ],
+    ),
+    (
+        "objectives/_byol.py",
+        "objectives/test_byol.py",
+        [
+            ("normalize(predictions.float(), dim=1)", "predictions.float()"),
+            ("* targets.detach())", "* targets)"),
+            ("return 2 - 2 * cosines.mean()", "return 2 + 2 * cosines.mean()"),
+            ('"lr": self.PREDICTOR_RATE * learning_rate', '"lr": learning_rate'),
+            ("self.teacher.momentum = 1 - moving", "pass"),
+            ("self.teacher.update(self.embedding)", "pass"),
+            (".roll(len(first), dims=0)", ""),
+            ("self.predictor(self.embedding(both))", "self.embedding(both)"),
+        ],
+    ),
+    (
+        "objectives/_discrimination.py",
+        "objectives/test_discrimination.py",
+        [
+            ("others = logits.detach().scatter", "others = logits.scatter"),
+            ("own = logits.gather(-1, columns)", "own = logits.detach().gather(-1, columns)"),
+            ("return -(label_share * by_label", "return -(by_label"),
+            ("other_logits.detach().softmax", "other_logits.softmax"),
+            ("(1 - label_share) * by_other", "by_other"),
+            ("duals + rate * missing", "duals - rate * missing"),
+            ("(duals + rate * missing).clamp(min=0)", "(duals + rate * missing)"),
+            ("missing = lower_bound / duals.shape[-1]", "missing = 1 / duals.shape[-1]"),
+            ("counts * torch.log1p(1 / counts.clamp(min=1)) +", "0 * counts +"),
+        ],
+    ),
+    (
+        "objectives/_discrimination.py",
+        "objectives/test_discrimination.py -k 'head_equals or epochs_of or beginning or last_visit "
+        "or itself or mean_of_its_heads or decay or refinement or class_weights'",
+        [
+            ("self.previous.copy_(self.head.weight)", "pass"),
+            ("return (counts - own)[:, 1:]", "return (counts + 0 * own)[:, 1:]"),
+            ("logits = both.detach() @ centers.mT", "logits = both @ centers.mT"),
+            ("torch.where(last >= 0, last, labels)", "labels"),
+            ("encoded = both @ previous.mT", "encoded = both @ centers.mT"),
+            ("swapped = encoded.roll(len(index), dims=1)", "swapped = encoded"),
+            ("losses = losses + encoder_loss", "losses = losses + 0 * encoder_loss"),
+            ("cosines = (first + second) *", "cosines = (first + first) *"),
+            ("cosines = cosines + duals[:, None]", "pass"),
+            ("cosines - one.entropy_weight * entropy_cost", "cosines - entropy_cost"),
+            ("cosines - one.entropy_weight *", "cosines + one.entropy_weight *"),
+            ("one.DUAL_RATE_PER_CLUSTER * one.n_clusters", "one.DUAL_RATE_PER_CLUSTER"),
+            ("head.duals.copy_(own_duals)", "pass"),
+            ("head.assignments[index] = own_labels", "pass"),
+            ('"weight_decay": 0.0}', "}"),
+            ("loss = losses.mean()", "loss = losses.sum()"),
+            (
+                "contrast = info_nce(z1, z2, self.neighbor_temperature)",
+                "contrast = info_nce(z1, z2, 1.0)",
+            ),
+            ("loss + self.neighbor_weight * contrast", "loss + contrast"),
+            ("self_training_loss(head(z2), labels", "self_training_loss(head(z1), labels"),
+            ("self.OCCUPANCY_THRESHOLD)", "0.0)"),
+        ],
+    ),
+    (
+        "objectives/_proximity.py",
+        "objectives/test_proximity.py",
+        [
+            ("return (x - decoded).square().mean()", "return (x - decoded).abs().mean()"),
+            (
+                "return normalize(torch.lerp(codes, codes.flip(0), shares[:, None]), dim=1)",
+                "return torch.lerp(codes, codes.flip(0), shares[:, None])",
+            ),
+            ("codes.flip(0)", "codes.roll(1, 0)"),
+            ("(on_mixed - shares).square()", "on_mixed.square()"),
+            (" + on_real.square().mean()", ""),
+            ("torch.lerp(decoded, x, share)", "decoded"),
+            ("return mutual & (distances", "return (distances"),
+            ("return mutual & (distances <=", "return mutual | (distances <="),
+            ("(1 - quantile) * edges.shape[1] / 2)", "0)"),
+            ("* passed[:, None]", ""),
+            ("(lengths * present[:, None])", "lengths"),
+            ("* moved).mean()", ").mean()"),
+            (
+                "shares = torch.rand(len(x), device=x.device) / 2",
+                "shares = torch.rand(len(x), device=x.device)",
+            ),
+            ("torch.cat([mixed, real]).detach()", "torch.cat([mixed, real])"),
+            (
+                "frozen = frozen_parameters(self.critic)",
+                "frozen = dict(self.critic.named_parameters())",
+            ),
+            ("loss + self.weight * realism + criticism", "loss + realism + criticism"),
+            ("loss + self.weight * realism + criticism", "loss + self.weight * realism"),
+            ("self.target_decoder.load_state_dict(self.decoder.state_dict())", "pass"),
+            ("target = self.target_decoder(centroids)", "target = self.decoder(centroids)"),
+            ("torch.where(moved.view(-1, *[1] * (x.ndim - 1)), target, x)", "target"),
+            ("self.code_weight * proximity, {", "proximity, {"),
+            ("if share - self.share < self.GROWTH:", "if True:"),
+            ("if self.filters is not None:", "if True:"),
+            ('if self.filters == "both":', "if True:"),
+            ("neighbor_medoids if self.medoids else", "neighbor_medoids if False else"),
+            ("-self.SHARPNESS * centers.square().sum(dim=1)", "0 * centers.square().sum(dim=1)"),
+        ],
+    ),
+    (
+        "objectives/_generative.py",
+        "objectives/test_generative.py",
+        [
+            ("kernel = kernel.square()", "pass"),
+            ("return total / len(KERNEL_EXPONENTS)", "return total"),
+            ("width = squared_distances.detach().mean()", "width = squared_distances.mean()"),
+            ("own_made - 2 * across", "own_made - across"),
+            (" - _mean_where(discrepancy, there & ~same)", ""),
+            (
+                "gaps = (in_real @ real - in_made @ made)",
+                "gaps = (in_real @ real + in_made @ made)",
+            ),
+            (".masked_fill(itself, -1e9)", ""),
+            ("== labels) & ~itself) * weights", "== labels) & ~itself) * torch.ones_like(weights)"),
+            ("embedding @ embedding.T / temperature", "embedding @ embedding.T"),
+            ("return -(weights * losses).sum()", "return -losses.sum()"),
+            ("return logits.detach().softmax", "return logits.softmax"),
+            ("self.prior.copy_((sizes + 1) / (sizes + 1).sum())", "pass"),
+            ("self.ENCODER_RATE * learning_rate", "learning_rate"),
+            ("numbers % self.n_clusters)", "0 * numbers)"),
+            ("round(self.ratio * n)", "n"),
+            ("selected = selected & (second.argmax(dim=1) == labels)", "pass"),
+            ("pseudo_labels(first, self.confidence_threshold)", "pseudo_labels(first, 0.99)"),
+            ("self_training_loss(second, labels, selected) +", "0 * second.sum() +"),
+            ("self_training_loss(second, labels", "self_training_loss(first, labels"),
+            ("self.size_weight * sizes", "sizes"),
+            ("self.generated_weight * cross_entropy", "cross_entropy"),
+            ("loss + weight * compare", "loss + compare"),
+            ("trust if self.reliable else", "trust if True else"),
+            ("loss + self.metric_weight * metric", "loss + metric"),
+            ("2 * prepared - 1, labels)", "prepared, labels)"),
+            ("loss, scalars = loss + denoising,", "loss, scalars = loss,"),
+            ("remember(round(progress * self.n_steps))", "remember(self.n_steps)"),
+        ],
+    ),
+    (
+        "objectives/_diffusion.py",
+        "objectives/test_diffusion.py",
+        [
+            ("(signal / start).clamp(1e-5, 0.9999)", "(signal / start)"),
+            ("(1 - signal).sqrt() * noise", "noise"),
+            ("(noisy - signal.sqrt() * clean)", "(noisy - clean)"),
+            ("(errors * (most * (1 - signal) / signal).clamp(max=1))", "errors"),
+            (
+                "implied_noise(noisy, clean, signal), next_signal)",
+                "implied_noise(noisy, clean, signal), signal)",
+            ),
+            ("min(self.MOMENTUM, 1 - 1 / (1 + n_steps))", "self.MOMENTUM"),
+            ("self.average.update(self.denoiser)", "pass"),
+            ("labels.masked_fill(dropped, self.n_classes)", "labels"),
+            ("self.guidance * (own - common)", "(own - common)"),
+            ("common + self.guidance", "own + self.guidance"),
+        ],
+    ),
+    (
+        "objectives/_regions.py",
+        "objectives/test_regions.py",
+        [
+            ("self.centers[: len(centers)] = centers", "pass"),
+            ("shape, self.OCCUPANCY_THRESHOLD)", "shape, 0.0)"),
+        ],
+    ),
+    (
+        "numerics/_kmeans.py",
+        "numerics/test_kmeans.py",
+        [
+            ("_repair_empty(X, means, counts, distances, norms)", "pass"),
+            ("farthest = (distances + norms).topk", "farthest = distances.topk"),
+            (
+                "sums = torch.zeros(n_clusters, X.shape[1], dtype=torch.float64)",
+                "return torch.zeros(n_clusters, X.shape[1]).to(X).index_add_(0, labels, X)",
+            ),
+            ("X.shape[1], dtype=_widest_dtype(X.device))", "X.shape[1])"),
+            ("    runs = (", "    X, mean = X + mean, 0 * mean\n    runs = ("),
+            ("run.inertia < (1 - ALIKE) * best", "run.inertia < best"),
+            ("run.inertia < (1 - ALIKE) * best", "run.inertia > best"),
+            ("right=True", "right=False"),
+            ("distances = torch.minimum(distances, closest[:, None], out=distances)", "pass"),
+            ("centers.T, alpha=-2)", "centers.T, alpha=-1)"),
+            ("if shift <= threshold or torch", "if torch"),
+            ("inertia = (distances + norms)", "inertia = distances"),
+        ],
+    ),
+    (
+        "numerics/_neighbors.py",
+        "numerics/test_neighbors.py",
+        [
+            ("_exclude_self(scores, queries.start - start)", "pass"),
+            ("_exclude_self(scores, queries.start - start)", "_exclude_self(scores, 0)"),
+            ("X = X - X.mean(dim=0)", "pass"),
+            ("found.indices + start]", "found.indices]"),
+            ("squared.sqrt_()", "squared"),
+        ],
+    ),
+    (
+        "numerics/_linkage.py",
+        "numerics/test_linkage.py",
+        [
+            ("total / np.outer(size, size)", "total.copy()"),
+            ("total[kept] / (size[kept] * size)", "total[kept] / size[kept]"),
+            ("size[kept] += size[absorbed]", "pass"),
+            ("total[kept] += total[absorbed]", "pass"),
+            ("((partner == kept) | (partner == absorbed))", "(partner == absorbed)"),
+            ("normalize(centers, dim=1) * sizes[:, None]", "normalize(centers, dim=1)"),
+            ("normalize(centers, dim=1) * sizes[:, None]", "centers * sizes[:, None]"),
+            ("(edges + edges.T)", "edges"),
+        ],
+    ),
+    (
+        "numerics/_contingency.py",
+        "numerics/test_contingency.py",
+        [("rows.long() * n_columns", "rows.long() * n_rows")],
+    ),
+    (
+        "numerics/_propagation.py",
+        "numerics/test_propagation.py",
+        [
+            ("OWN_VOTE = 1.5", "OWN_VOTE = 0.5"),
+            ("OWN_VOTE = 1.5", "OWN_VOTE = 2.5"),
+            ("MAX_ROUNDS = 10", "MAX_ROUNDS = 1"),
+            ("bool(emptied.any())", "False"),
+            ("emptied = used & ", "emptied = "),
+        ],
+    ),
+    (
+        "numerics/_silhouette.py",
+        "numerics/test_silhouette.py",
+        [
+            ("(b - a) / torch.maximum(a, b).clamp(min=1e-12)", "b - a"),
+            ("distances[:, counts == 0] = torch.inf", "pass"),
+            ("values.median()", "values.mean()"),
+        ],
+    ),
+    (
+        "numerics/_partitions.py",
+        "numerics/test_partitions.py",
+        [
+            ('scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])', "pass"),
+            ("scores[name])", "-scores[name])"),
+        ],
+    ),
+    (
+        "calibration/_confidence.py",
+        "calibration/test_confidence.py",
+        [
+            ("return -log_softmax", "return log_softmax"),
+            ("return ((1 - confidence) * shares)", "return shares"),
+            (".clamp(min=(1 + LEAST_LEAD) / n_clusters)", ""),
+            ("shares = shares + surplus", "shares = shares + 0 * surplus"),
+            ("limit = (1 - LEAST_ADVANCE) * confidence", "limit = confidence"),
+            ("ROW_LENGTH / torch.where(lengths > 0, lengths, ROW_LENGTH)", "lengths**0"),
+        ],
+    ),
+    (
+        "calibration/_votes.py",
+        "calibration/test_votes.py",
+        [
+            ("maximize=True", "maximize=False"),
+            (
+                "_match(_partition(seen, n_clusters, generator), labels, n_clusters)",
+                "_partition(seen, n_clusters, generator)",
+            ),
+            ("_project(X, generator) if project", "X if project"),
+            ("max(min(n // 2, most)", "max(min(n, most)"),
+            ("KMeansResult(mini.centers - X.mean(dim=0)", "KMeansResult(mini.centers"),
+            ('if mini is None or name == "kmeans":', "if True:"),
+        ],
+    ),
+    (
+        "calibration/_calibrator.py",
+        "calibration/test_calibrator.py -k as_asked",
+        [("n_classes, self.n_voters, generator", "n_classes, 16, generator")],
+    ),
+]
+# Files in which estimators hand their arguments over, and who should notice if one does not.
+WIRED = {
+    "_mini.py": "-k MiniClustering",
+    "_calibrated.py": "-k CalibratedDeepClustering",
+    "_discrimination.py": "-k StableClusterDiscrimination",
+    "_proximity.py": "-k ProximityDeepClustering",
+    "_generative.py": "estimators/test_generative.py -k 'GenerativeCalibration or too_large'",
+    "_simclr.py": "-k SimCLR",
+    "_moco.py": "-k MoCo",
+    "_byol.py": "-k BYOL",
+    "_two_stage.py": "-k 'MiniClustering or CalibratedDeepClustering'",
+    "_pretraining.py": "-k 'SimCLR or BYOL'",
+    "_base.py": "",
+    "_deep.py": "",
+}
+# Arguments for the machine, the networks and the course of a fit, which have tests of their own: no
+# objective and no phase hears of them.
+NOT_WIRED = {
+    "backbone",
+    "pretrained",
+    "device",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "num_workers",
+    "checkpoint_dir",
+    "warm_start",
+    "random_state",
+    "verbose",
+}
+
+
+def terms() -> Iterator[Mutant]:
+    """Yield the faults of the table."""
+    for file, tests, faults in TERMS:
+        for before, after in faults:
+            yield Mutant(file, before, after, tests)
+
+
+def wires() -> Iterator[Mutant]:
+    """Yield a fault for every place where an argument is read: its default takes its place."""
+    shared = _defaults(_parse("_mini.py"))
+    for file, tests in WIRED.items():
+        tree = _parse(file)
+        defaults = _defaults(tree) or shared
+        for node in _reads(tree):
+            if node.attr in defaults.keys() - NOT_WIRED:
+                yield Mutant(
+                    f"estimators/{file}",
+                    f"self.{node.attr}",
+                    defaults[node.attr],
+                    f"estimators/test_wiring.py {tests}",
+                    (node.lineno, node.col_offset),
+                )
+
+
+def _parse(file: str) -> ast.Module:
+    return ast.parse((PACKAGE / "estimators" / file).read_text())
+
+
+def _defaults(tree: ast.Module) -> dict[str, str]:
+    """Return the source of the default of each argument of the estimator in a file, if any."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__" and node.args.kwonlyargs:
+            positional = node.args.args[1:]  # n_clusters, after self
+            arguments = [*positional, *node.args.kwonlyargs]
+            defaults = [*node.args.defaults, *node.args.kw_defaults]
+            return {
+                argument.arg: ast.unparse(default)
+                for argument, default in zip(arguments, defaults, strict=True)
+                if default is not None
+            }
+    return {}
+
+
+def _reads(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """Yield where methods read an attribute of self, other than for a message."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.JoinedStr):
+            continue
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Load)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        ):
+            yield node
+        yield from _reads(node)
+
+
+MUTANTS = [*terms(), *wires()]
+
+
+def passes(tests: str, mutant: Mutant | None = None) -> bool:
+    """Return whether tests pass in a copy of the package, with a fault in it if one is given.
+
+    The process is to be a new one, into which the package was not imported yet.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        for part in ("skdeepcluster", "tests"):
+            shutil.copytree(ROOT / part, folder / part)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        if mutant is not None:
+            file = folder / "skdeepcluster" / mutant.file
+            file.write_text(mutant.planted(file.read_text()))
+        os.chdir(folder)
+        sys.path[0] = str(folder)
+        warnings.simplefilter("ignore", SyntaxWarning)  # a literal stands where a name stood
+        # What cannot be imported is a mistake in the table, which no test should get to notice.
+        import hypothesis
+        import pytest
+
+        import skdeepcluster.estimators
+
+        assert Path(skdeepcluster.__file__).is_relative_to(folder), "another copy was imported"
+        # What is here already stays: collecting garbage, as pytest often does, need not look at it.
+        gc.freeze()
+        # The first example that fails will do; looking for a smaller one takes most of the time.
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        hypothesis.settings.register_profile("mutants", phases=phases)
+        hypothesis.settings.load_profile("mutants")
+        files = shlex.split(tests)
+        arguments = [f"tests/{word}" if word.endswith(".py") else word for word in files]
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            code = pytest.main([*PYTEST, *arguments])
+        os.chdir(ROOT)
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"{mutant}: {tests} ended with {code!r}\n{output.getvalue()}")
+    return code == pytest.ExitCode.OK
+
+
+def main() -> int:
+    """Plant all faults, one at a time, and name those that nothing notices."""
+    begin = time.perf_counter()
+    # The environment of the tests, before anything is imported.
+    runpy.run_path(str(ROOT / "tests" / "conftest.py"))
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    words = sys.argv[1:]
+    mutants = [mutant for mutant in MUTANTS if all(word in str(mutant) for word in words)]
+    every = sorted({mutant.tests for mutant in mutants})
+    with ProcessPoolExecutor(N_PROCESSES, context, max_tasks_per_child=1) as pool:
+        sound = [pool.submit(passes, tests) for tests in every]
+        runs = [pool.submit(passes, mutant.tests, mutant) for mutant in mutants]
+        failing = [tests for tests, run in zip(every, sound, strict=True) if not run.result()]
+        if failing:
+            pool.shutdown(cancel_futures=True)
+            print("These tests fail without any fault:", *failing, sep="\n  ")
+            return 1
+        survivors = []
+        for number, (mutant, run) in enumerate(zip(mutants, runs, strict=True), 1):
+            if run.result():
+                survivors.append(mutant)
+                print(f"{number}/{len(mutants)} survives: {mutant}", flush=True)
+    seconds = time.perf_counter() - begin
+    print(f"{len(mutants)} faults, {len(survivors)} unnoticed, {seconds:.0f} seconds")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
