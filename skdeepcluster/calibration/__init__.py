@@ -20,3 +20,7 @@ __all__ = [
     "n_epochs",
     "vote_loss",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
