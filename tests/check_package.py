@@ -21,6 +21,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+STARTED = time.perf_counter()
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|skdeepcluster\.egg-info/.*")
 
 DRAW = """
@@ -50,7 +51,8 @@ EXTRAS = {
 
 
 def announce(step):
-    print(f"== [{time.perf_counter() / 60:5.1f} min] {step} ==", flush=True)
+    minutes = (time.perf_counter() - STARTED) / 60
+    print(f"== {minutes:4.1f} min: {step} ==", flush=True)
 
 
 def run(*command, cwd=ROOT):
@@ -82,10 +84,10 @@ def tracked_files():
 def build(folder):
     """Build the source distribution and, from it, the wheel."""
     python = create_environment(folder / "build")
-    install(python, "build>=1.2")
+    install(python, "build>=1.6")
     # Its list of files would bring back some that are no longer wanted.
     shutil.rmtree(ROOT / "skdeepcluster.egg-info", ignore_errors=True)
-    run(python, "-m", "build", "--outdir", folder / "dist", ROOT)
+    run(python, "-m", "build", "--quiet", "--outdir", folder / "dist", ROOT)
     (source,), (wheel,) = ((folder / "dist").glob(end) for end in ("*.tar.gz", "*.whl"))
     return source, wheel
 
