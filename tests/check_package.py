@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -24,6 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 STARTED = time.perf_counter()
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|skdeepcluster\.egg-info/.*")
 
+IMPORT_EVERY_MODULE = """
+import importlib, pkgutil, skdeepcluster
+for module in pkgutil.walk_packages(skdeepcluster.__path__, "skdeepcluster."):
+    importlib.import_module(module.name)
+"""
 DRAW = """
 from skdeepcluster.display import ReliabilityDisplay
 ReliabilityDisplay.from_predictions([0, 1], [[0.9, 0.1], [0.2, 0.8]])
@@ -59,18 +65,16 @@ def run(*command, cwd=ROOT):
     subprocess.run([str(part) for part in command], cwd=cwd, check=True)
 
 
+def packages_of(environment):
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
+
+
 def create_environment(folder, below=None):
     """Create an environment, on top of another one if that is given; return its interpreter."""
     run(sys.executable, "-m", "venv", folder, *(["--without-pip"] if below else []))
-    python = folder / "bin" / "python"
     if below:
-        place = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        own, lower = (
-            Path(subprocess.check_output([p, "-c", place], text=True).strip())
-            for p in (python, below)
-        )
-        (own / "below.pth").write_text(f"{lower}\n")
-    return python
+        (packages_of(folder) / "below.pth").write_text(f"{packages_of(below)}\n")
+    return folder / "bin" / "python"
 
 
 def install(python, *requirements):
@@ -153,10 +157,12 @@ def main():
         check_contents(source, wheel)
 
         announce("Installing the wheel without extras (torch is large: some minutes)")
-        plain = create_environment(folder / "plain")
-        install(plain, wheel)
-        announce("Running the example of the README outside the repository")
-        run(plain, "-I", "-c", ten_lines(), cwd=outside)
+        plain = folder / "plain"
+        python = create_environment(plain)
+        install(python, wheel)
+        announce("Importing every module, running the example of the README outside the repository")
+        run(python, "-I", "-c", IMPORT_EVERY_MODULE, cwd=outside)
+        run(python, "-I", "-c", ten_lines(), cwd=outside)
 
         for extra in EXTRAS:
             announce(f"Installing and trying the extra '{extra}'")
