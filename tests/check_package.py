@@ -78,7 +78,9 @@ def create_environment(folder, below=None):
 
 
 def install(python, *requirements):
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+    # Most of torch is never imported here: what is gets compiled then.
+    options = ("--quiet", "--disable-pip-version-check", "--no-compile")
+    run(python, "-m", "pip", "install", *options, *requirements)
 
 
 def tracked_files():
