@@ -1,11 +1,13 @@
 # make demo and make test are all that a newcomer needs. Both create the environment .venv if it is
-# not there, install what they need into it, and can be run again at any time.
+# not there, install what they need into it, and can be run again at any time. The documentation has
+# an environment of its own, and make check-package makes several: so nothing that the tests bring can
+# hide that something else lacks it.
 PYTHON ?= python3
 BIN := .venv/bin
 # Two processes with one thread each: threads inside small operations only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all mutants gallery doc lint clean
+.PHONY: demo test test-all mutants gallery doc check-package lint clean
 
 demo: .venv/installed-examples
 	@echo "== Clustering scikit-learn's digits: features, images, and a long-tailed version =="
@@ -28,10 +30,14 @@ gallery: .venv/installed-test
 	@echo "== Running the examples of the gallery =="
 	$(PYTEST) -m gallery
 
-doc: .venv/installed-doc
-	@echo "== Building the documentation, the examples included =="
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html doc doc/_build/html
+doc: .venv-doc/installed-doc
+	@echo "== Building the documentation, the examples included (about five minutes on two quiet cores) =="
+	OMP_NUM_THREADS=1 .venv-doc/bin/python -m sphinx -W --keep-going -b html doc doc/_build/html
 	@echo "== Open doc/_build/html/index.html =="
+
+check-package:
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) tests/check_package.py
 
 lint: .venv/installed-test
 	@echo "== Checking style, layers and types =="
@@ -41,16 +47,25 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 
 .venv/installed-%: pyproject.toml | .venv/bin/python
-	@echo "== Installing skdeepcluster and what '$*' needs (torch is large: some minutes) =="
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
-	@touch $@
+	$(INSTALL)
 
-.venv/bin/python:
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
-	'skdeepcluster needs Python 3.11 or newer; name one with: make PYTHON=python3.12 demo')"
-	@echo "== Creating the environment .venv =="
-	$(PYTHON) -m venv .venv
+.venv-doc/installed-%: pyproject.toml | .venv-doc/bin/python
+	$(INSTALL)
+
+define INSTALL
+@echo "== Installing skdeepcluster and what '$*' needs into $(@D) (torch is large: some minutes) =="
+$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+@touch $@
+endef
+
+.venv/bin/python .venv-doc/bin/python: %/bin/python:
+	@$(PYTHON_IS_NEW_ENOUGH)
+	@echo "== Creating the environment $* =="
+	$(PYTHON) -m venv $*
+
+PYTHON_IS_NEW_ENOUGH = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
+	'skdeepcluster needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)')"
 
 clean:
 	rm -rf doc/_build doc/auto_examples doc/generated doc/api.rst doc/sg_execution_times.rst
-	rm -rf .venv output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

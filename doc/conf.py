@@ -88,6 +88,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "reference_url": {project: None},
     "abort_on_example_error": True,
+    "parallel": 2,  # as make test: two processes with one thread each
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,

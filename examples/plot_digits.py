@@ -83,9 +83,9 @@ for cluster, size in enumerate(model.cluster_sizes_):
 # The surest and the least sure
 # -----------------------------
 #
-# ``predict_proba`` says how far a label can be trusted. Without any classes this is the first thing
-# to look at: the surest samples tell what a cluster is about, and the least sure ones where it
-# ends. Clusters are ordered by their size.
+# ``predict_proba`` says how sure the model is of a label. Without any classes this is the first
+# thing to look at: the surest samples tell what a cluster is about, and the least sure ones where
+# it ends. Clusters are ordered by their size.
 
 confidence = model.predict_proba(X).max(axis=1)
 order = np.argsort(-model.cluster_sizes_)

@@ -1,14 +1,28 @@
-"""Deep clustering with the scikit-learn interface."""
+"""Deep clustering with the scikit-learn interface.
 
-from skdeepcluster.estimators import (
-    CalibratedDeepClustering,
-    DeepClusterer,
-    GenerativeCalibrationClustering,
-    MiniClustering,
-    ProximityDeepClustering,
-    StableClusterDiscrimination,
-    load,
-)
+Everything is imported when it is first asked for: ``import skdeepcluster`` takes no time, and what
+needs no torch, as the metrics, does not wait for it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the names as type checkers and editors look them up
+    from skdeepcluster import calibration as calibration
+    from skdeepcluster import callbacks as callbacks
+    from skdeepcluster import datasets as datasets
+    from skdeepcluster import display as display
+    from skdeepcluster import exceptions as exceptions
+    from skdeepcluster import metrics as metrics
+    from skdeepcluster import pretraining as pretraining
+    from skdeepcluster.estimators import (
+        CalibratedDeepClustering,
+        DeepClusterer,
+        GenerativeCalibrationClustering,
+        MiniClustering,
+        ProximityDeepClustering,
+        StableClusterDiscrimination,
+        load,
+    )
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -21,3 +35,27 @@ __all__ = [
     "__version__",
     "load",
 ]
+_PUBLIC_MODULES = [
+    "calibration",
+    "callbacks",
+    "datasets",
+    "display",
+    "exceptions",
+    "metrics",
+    "pretraining",
+]
+
+if not TYPE_CHECKING:  # or a checker would take any name for one of ours
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name in _PUBLIC_MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in __all__:
+            return getattr(import_module(f"{__name__}.estimators"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_PUBLIC_MODULES]

@@ -1,4 +1,4 @@
-"""Confidences that can be trusted, for any clusterer."""
+"""Confidences from the votes of independent partitions, for any clusterer."""
 
 from skdeepcluster.calibration._calibrator import RegionCalibrator
 from skdeepcluster.calibration._confidence import (
@@ -20,3 +20,7 @@ __all__ = [
     "n_epochs",
     "vote_loss",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""RegionCalibrator: probabilities for clusterers that have none, or none to be trusted."""
+"""RegionCalibrator: probabilities for clusterers that have none, or too sure ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INFERENCE_ROWS = 2**13
 
 
 class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
-    """Give any clusterer probabilities that say how often its labels are right.
+    """Give any clusterer probabilities: how far independent partitions agree with its labels.
 
     The labels of the clusterer are compared with those of independent partitions: k-means, or
     merged mini-clusters, of random halves of the samples in random directions. A linear head learns

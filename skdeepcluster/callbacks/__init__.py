@@ -3,3 +3,7 @@
 from skdeepcluster.callbacks._embedding_monitor import EmbeddingMonitor
 
 __all__ = ["EmbeddingMonitor"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,3 +8,7 @@ from skdeepcluster.datasets._image_files import IMAGE_EXTENSIONS, ImageFiles
 from skdeepcluster.datasets._long_tailed import make_long_tailed
 
 __all__ = ["IMAGE_EXTENSIONS", "ImageFiles", "make_long_tailed"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,3 +10,7 @@ from skdeepcluster.display._rejection import RejectionDisplay
 from skdeepcluster.display._reliability import ReliabilityDisplay
 
 __all__ = ["RejectionDisplay", "ReliabilityDisplay"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -34,3 +34,7 @@ __all__ = [
     "rejection_curve",
     "reliability_curve",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,3 +5,7 @@ from skdeepcluster.estimators._moco import MoCo
 from skdeepcluster.estimators._simclr import SimCLR
 
 __all__ = ["BYOL", "MoCo", "SimCLR"]
+
+
+def __dir__() -> list[str]:
+    return __all__

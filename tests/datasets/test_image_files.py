@@ -5,10 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +13,6 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tv
 
-from skdeepcluster import datasets
 from skdeepcluster.datasets import ImageFiles
 
 
@@ -411,18 +407,3 @@ def test_pickle_and_repr(folder):
 def test_data_loader_takes_it(folder):
     loader = torch.utils.data.DataLoader(ImageFiles(folder), batch_size=5)
     assert torch.equal(next(iter(loader)), ImageFiles(folder).decode())
-
-
-def test_importing_the_package_imports_neither_torch_nor_pil():
-    # Below an empty stand-in for skdeepcluster, which itself imports torch.
-    program = (
-        "import sys, types\n"
-        "parent = sys.modules['skdeepcluster'] = types.ModuleType('skdeepcluster')\n"
-        f"parent.__path__ = [{str(Path(datasets.__file__).parents[1])!r}]\n"
-        "import skdeepcluster.datasets\n"
-        "sys.exit(', '.join({'torch', 'PIL'} & set(sys.modules)) or 0)"
-    )
-    outcome = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert outcome.returncode == 0, outcome.stderr

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -364,20 +362,6 @@ def test_only_names_are_rebuilt(name, offline, monkeypatch):
     monkeypatch.setattr(timm, "create_model", None)
     with pytest.raises(ValueError, match="is the name of no timm model"):
         rebuild_backbone(name, 3, False)
-
-
-def test_importing_the_package_imports_no_heavy_library():
-    program = (
-        "import sys, skdeepcluster\n"
-        "heavy = {'timm', 'torchvision', 'lightning_fabric', 'huggingface_hub', 'matplotlib'}\n"
-        "heavy |= {'safetensors', 'onnx', 'onnxscript'}\n"
-        "print(sorted(heavy & sys.modules.keys()))"
-    )
-    root = Path(__file__).parents[2]
-    found = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
