@@ -274,10 +274,8 @@ class DeepClusterer(PredictingEstimator):
         self.cluster_sizes_ = sizes.numpy()
         self.cluster_centers_ = centers.numpy()
         self.class_weights_ = objective.weigh_classes(embedding, labels).numpy()
-        self.history_ = trainer.history
-        self.n_iter_ = sum(record["phase"] == "clustering" for record in trainer.history)
+        self._record(trainer, "clustering")
         self.n_skipped_steps_ = trainer.n_skipped_steps
-        self.device_ = str(source.device)
         return embedding
 
     def _calibrate(

@@ -82,7 +82,8 @@ class BYOL(Pretrainer):
         Source of all randomness. An int gives the same network, bit for bit, on the same machine
         with the same number of threads.
     verbose : int, default=0
-        Print one line per epoch if positive.
+        1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
+        epoch, too.
 
     Attributes
     ----------
@@ -90,11 +91,22 @@ class BYOL(Pretrainer):
         The trained backbone. ``MiniClustering(backbone=byol.backbone_, pretraining=None)`` goes on
         from it.
     history_ : list of dict
-        One record per epoch: phase, epoch, loss, learning rate, seconds.
+        One record per epoch: phase, epoch, epochs planned, batch size, loss, learning rate,
+        seconds.
     n_iter_ : int
         Epochs.
+    max_epochs_ : int
+        Epochs that were planned: `max_epochs`, or what "auto" became.
+    batch_size_ : int
+        Samples per step: `batch_size`, or what "auto" became, and n_samples at most.
+    learning_rate_ : float
+        Rate: `learning_rate`, or what "auto" became.
+    backbone_name_ : str
+        The backbone in use, by its name in timm where it has one.
     device_ : str
         Where the fit ran.
+    precision_ : str
+        The precision in which it ran.
     n_features_in_ : int
         Numbers per sample.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)

@@ -33,7 +33,7 @@ from skdeepcluster.estimators._validation import (
     real,
     validates_parameters,
 )
-from skdeepcluster.networks import ClusterModel
+from skdeepcluster.networks import DEFAULT_IMAGE_BACKBONE, ClusterModel
 from skdeepcluster.training import (
     MAX_SEED,
     CheckpointFolder,
@@ -92,7 +92,12 @@ class DeepEstimator(
         "n_features_in_": int,
         "history_": list,
         "n_iter_": int,
+        "max_epochs_": int,
+        "batch_size_": int,
+        "learning_rate_": float,
+        "backbone_name_": str,
         "device_": str,
+        "precision_": str,
     }
     _SOMETIMES_FITTED: ClassVar[dict[str, Any]] = {
         "feature_names_in_": np.ndarray,
@@ -357,7 +362,31 @@ class DeepEstimator(
             verbose=int(self.verbose),
         )
         trainer.require_same(fingerprint)
+        trainer.say(
+            f"{type(self).__name__}: {len(source)} samples of shape {source.sample_shape}, "
+            f"backbone {self._backbone_name()}, on {trainer.device} in {trainer.precision}"
+        )
         return trainer
+
+    def _record(self, trainer: Trainer, phase: str) -> None:
+        """Set the attributes that tell how a fit went, and in its main phase what "auto" became."""
+        # A fit that diverged may not have come that far.
+        plan = trainer.plans.get(phase) or next(reversed(trainer.plans.values()))
+        self.max_epochs_, self.batch_size_, self.learning_rate_ = plan
+        self.backbone_name_ = self._backbone_name()
+        self.device_, self.precision_ = str(trainer.device), trainer.precision
+        self.history_ = trainer.history
+        self.n_iter_ = sum(record["phase"] == phase for record in trainer.history)
+
+    def _backbone_name(self) -> str:
+        """Return what to call the backbone in use."""
+        if isinstance(self.backbone, nn.Module):
+            return type(self.backbone).__name__
+        if self.backbone != "auto":
+            return os.fspath(self.backbone)
+        if self._takes_images():
+            return DEFAULT_IMAGE_BACKBONE
+        return "none" if self._projector() is None else "multilayer perceptron"
 
     def _fingerprint(self, source: Source) -> dict[str, str]:
         """Return what has to be the same for one fit: the parameters, and a sample of the data."""

@@ -166,7 +166,8 @@ class StableClusterDiscrimination(DeepClusterer):
         Source of all randomness. An int gives the same labels, bit for bit, on the same machine
         with the same number of threads.
     verbose : int, default=0
-        Print one line per epoch if positive.
+        1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
+        epoch, too.
 
     Attributes
     ----------
@@ -188,14 +189,25 @@ class StableClusterDiscrimination(DeepClusterer):
         As MiniClustering's: number of clusters of the finest head over how many of them a cluster
         occupies, small for large classes.
     history_ : list of dict
-        One record per epoch: phase, epoch, loss, share of samples that changed cluster, learning
-        rate, seconds.
+        One record per epoch: phase, epoch, epochs planned, batch size, loss, share of samples that
+        changed cluster, learning rate, seconds.
     n_iter_ : int
         Epochs of the clustering phase.
     n_skipped_steps_ : int
         Batches of the refinement without a confident sample, which changed no weight.
+    max_epochs_ : int
+        Epochs of the clustering phase that were planned: `max_epochs`, or what "auto" became.
+    batch_size_ : int
+        Samples per step of the clustering phase: `batch_size`, or what "auto" became, and n_samples
+        at most.
+    learning_rate_ : float
+        Rate of the clustering phase: `learning_rate`, or what "auto" became.
+    backbone_name_ : str
+        The backbone in use, by its name in timm where it has one.
     device_ : str
         Where the fit ran.
+    precision_ : str
+        The precision in which it ran.
     n_features_in_ : int
         Numbers per sample.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)

@@ -147,9 +147,9 @@ class Pretrainer(DeepEstimator):
         try:
             self._pretrain(model.embedding, views, trainer, report, attributes)
         except DivergenceError:
-            self._finish(model, source, trainer)
+            self._finish(model, trainer)
             raise
-        self._finish(model, source, trainer)
+        self._finish(model, trainer)
         report.finish(lambda: {"_fitted_model": model})
 
     def _build(self, source: Source, trainer: Trainer) -> ClusterModel:
@@ -163,11 +163,9 @@ class Pretrainer(DeepEstimator):
             load_earlier(model, self._fitted_model)
         return model
 
-    def _finish(self, model: ClusterModel, source: Source, trainer: Trainer) -> None:
+    def _finish(self, model: ClusterModel, trainer: Trainer) -> None:
         self._fitted_model = model.eval()
-        self.history_ = trainer.history
-        self.n_iter_ = len(trainer.history)
-        self.device_ = str(source.device)
+        self._record(trainer, "pretraining")
 
     def _fitted_attributes(
         self, model: ClusterModel, embedding: EmbeddingNetwork

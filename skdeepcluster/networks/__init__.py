@@ -1,6 +1,7 @@
 """Networks: backbones, projectors and heads. They know neither losses nor loops."""
 
 from skdeepcluster.networks._backbones import (
+    DEFAULT_IMAGE_BACKBONE,
     build_backbone,
     is_pretrained,
     output_width,
@@ -26,6 +27,7 @@ from skdeepcluster.networks._heads import (
 from skdeepcluster.networks._teacher import EMATeacher
 
 __all__ = [
+    "DEFAULT_IMAGE_BACKBONE",
     "ClusterModel",
     "CosineHead",
     "EMATeacher",

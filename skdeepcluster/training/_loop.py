@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from skdeepcluster.training._processes import (
     average_gradients,
     shared_batches,
 )
+from skdeepcluster.training._progress import Progress
 from skdeepcluster.training._schedules import Schedule, constant
 from skdeepcluster.training._threads import intra_op_threads
 
@@ -97,6 +98,14 @@ class Phase:
     rates: str = "learning_rate"
 
 
+class Plan(NamedTuple):
+    """How long and how fast a phase trains."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
 class Trainer:
     """Runs phases one after the other, on one device, from one seed.
 
@@ -116,12 +125,15 @@ class Trainer:
         Those that fit together. The first one's seed and checkpoint count, and it alone writes
         and prints.
     verbose : int, default=0
-        Print one line per epoch if positive.
+        Print one line for each phase, and from 2 on one for each epoch, too.
 
     Attributes
     ----------
     history : list of dict
-        One record per epoch: phase, epoch, the objective's scalars, learning rate, seconds.
+        One record per epoch: phase, epoch, number of epochs and batch size planned, the objective's
+        scalars, learning rate, seconds.
+    plans : dict of str to Plan
+        What was planned for each phase run so far, by its name.
     n_skipped_steps : int
         Batches that asked to leave the parameters as they were.
     interrupted : bool
@@ -149,6 +161,7 @@ class Trainer:
         self.history: list[Record] = []
         self.n_skipped_steps = 0
         self.interrupted = False
+        self.plans: dict[str, Plan] = {}
         self._runs: Counter[str] = Counter()
         self._resumed = checkpoint.load() if checkpoint and self._is_first else None
         if processes.count > 1:
@@ -196,6 +209,11 @@ class Trainer:
             distributed.broadcast(values, src=0)
         return values
 
+    def say(self, line: str) -> None:
+        """Print a line, if anything is to be printed here."""
+        if self.verbose > 0 and self._is_first:
+            print(line, flush=True)
+
     def has_reached(self, name: str) -> bool:
         """Whether the checkpoint to resume from was written in this phase or a later one."""
         return self._resumed is not None and (
@@ -225,6 +243,9 @@ class Trainer:
             good state.
         """
         self._runs[phase.name] += 1
+        rate = float(phase.parameter_groups[0]["lr"])
+        batch_size = int(min(phase.batch_size, phase.n_samples))
+        self.plans[phase.name] = Plan(int(phase.epochs), batch_size, rate)
         try:
             if not self.interrupted and not self.has_passed(phase.name):
                 self._run(phase)
@@ -249,6 +270,8 @@ class Trainer:
             if self.processes.count > 1:
                 for tensor in phase.objective.state_dict().values():
                     tensor.copy_(self.agreed(tensor))
+            verbose = self.verbose if self._is_first else 0
+            progress = Progress(phase, self.plans[phase.name], verbose, first_epoch)
             good_state = _copy_state(phase.objective)
             for epoch in range(first_epoch, phase.epochs):
                 started = time.perf_counter()
@@ -261,7 +284,9 @@ class Trainer:
                 state = _copy_state(phase.objective)
                 try:
                     with draws, self._shared_batches(phase):
-                        record = self._epoch(fabric, phase, objective, wrapped, generator, epoch)
+                        record = self._epoch(
+                            fabric, phase, objective, wrapped, generator, epoch, progress
+                        )
                 except DivergenceError:
                     phase.objective.load_state_dict(good_state)
                     raise
@@ -277,14 +302,14 @@ class Trainer:
                 good_state = state
                 record["seconds"] = time.perf_counter() - started
                 self.history.append(record)
-                if self.verbose > 0 and self._is_first:
-                    print(_describe(record, phase.epochs))
+                progress.epoch(record)
                 told_to_stop, asked_to_stop = self._any(phase.hook.end(epoch), stop.requested)
                 finished = told_to_stop or epoch + 1 == phase.epochs
                 self._save(phase, fabric, optimizer, generator, draws, epoch, finished)
                 if asked_to_stop and not (finished and self._is_last(phase)):
                     self._interrupt(phase, epoch)
                 if finished or self.interrupted:
+                    progress.end(record)
                     break
 
     def _epoch(
@@ -295,6 +320,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         epoch: int,
+        progress: Progress,
     ) -> Record:
         order = torch.randperm(phase.n_samples, generator=generator)
         batch_size = min(phase.batch_size, phase.n_samples)
@@ -307,9 +333,9 @@ class Trainer:
         n_gathered = 0
         items = self.draws(f"{phase.name} (items of epoch {epoch})")
         for step, views in enumerate(_views_of(batches, phase, generator, items)):
-            progress = (epoch + step / n_batches) / phase.epochs
+            share = (epoch + step / n_batches) / phase.epochs
             for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
-                group["lr"] = group["base_lr"] * schedule(progress)
+                group["lr"] = group["base_lr"] * schedule(share)
             loss, scalars = objective(*views)
             # Reading the scalar waits for an accelerator, so only objectives that can reject a
             # whole batch report it.
@@ -327,6 +353,7 @@ class Trainer:
                 n_gathered = 0
             for name, value in {"loss": loss, **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value.detach().float()
+            progress.step()
         means = {name: (total / n_batches).item() for name, total in totals.items()}
         # The last step can spoil the network without a trace in the losses before it.
         finite = math.isfinite(means["loss"]) and _is_sound(phase.objective, optimizer, views)
@@ -340,6 +367,8 @@ class Trainer:
         return {
             "phase": phase.name,
             "epoch": epoch,
+            "n_epochs": int(phase.epochs),
+            "batch_size": batch_size,
             **means,
             "learning_rate": optimizer.param_groups[0]["lr"],
         }
@@ -512,10 +541,3 @@ def _is_sound(
         loss, _ = objective(*views)
     objective.load_state_dict(state)
     return math.isfinite(loss.item())
-
-
-def _describe(record: Record, n_epochs: int) -> str:
-    scalars = ", ".join(
-        f"{name} {value:.4g}" for name, value in record.items() if isinstance(value, float)
-    )
-    return f"{record['phase']} {record['epoch'] + 1}/{n_epochs}: {scalars}"

@@ -723,8 +723,8 @@ def setting(*path):
     ("name", "text", "message"),
     [
         ("default", setting("format", "other"), "was not written by save"),
-        ("default", setting("format_version", 2), r"format_version=2.*reads 1.*saved with.*torch"),
-        ("default", setting("format_version", "1"), "format_version='1'"),
+        ("default", setting("format_version", 3), r"format_version=3.*reads 2.*saved with.*torch"),
+        ("default", setting("format_version", "2"), "format_version='2'"),
         ("default", lambda t: t.pop("format_version"), "format_version=None"),
         ("default", setting("surprise", 1), r"model\.json: 'surprise' is unknown"),
         (
