@@ -283,9 +283,9 @@ class Trainer:
                 _announce_epoch(phase.objective, epoch / phase.epochs)
                 state = _copy_state(phase.objective)
                 try:
-                    with draws, self._shared_batches(phase):
+                    with self._shared_batches(phase):
                         record = self._epoch(
-                            fabric, phase, objective, wrapped, generator, epoch, progress
+                            fabric, phase, objective, wrapped, generator, draws, epoch, progress
                         )
                 except DivergenceError:
                     phase.objective.load_state_dict(good_state)
@@ -319,6 +319,7 @@ class Trainer:
         objective: nn.Module,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        draws: OwnDraws,
         epoch: int,
         progress: Progress,
     ) -> Record:
@@ -331,12 +332,13 @@ class Trainer:
         if callable(schedules):
             schedules = [schedules] * len(optimizer.param_groups)
         n_gathered = 0
-        items = self.draws(f"{phase.name} (items of epoch {epoch})")
+        items = functools.partial(self.draws, f"{phase.name} (items of epoch {epoch})")
         for step, views in enumerate(_views_of(batches, phase, generator, items)):
             share = (epoch + step / n_batches) / phase.epochs
             for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
                 group["lr"] = group["base_lr"] * schedule(share)
-            loss, scalars = objective(*views)
+            with draws.where_needed(phase.objective):
+                loss, scalars = objective(*views)
             # Reading the scalar waits for an accelerator, so only objectives that can reject a
             # whole batch report it.
             if "skipped" in scalars and self._any(bool(scalars["skipped"]))[0]:
@@ -485,17 +487,21 @@ def _is_about_memory(error: Exception) -> bool:
 
 
 def _views_of(
-    batches: Sequence[Tensor], phase: Phase, generator: torch.Generator, draws: OwnDraws
+    batches: Sequence[Tensor],
+    phase: Phase,
+    generator: torch.Generator,
+    make_draws: Callable[[], OwnDraws],
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield the views of some batches, made one ahead where samples have to be waited for.
 
     The random numbers are drawn in the same order either way, and all of them by the end. What the
-    items of a Dataset draw, in a thread of their own, comes from ``draws``.
+    items of a Dataset draw, in a thread of their own, comes from what ``make_draws`` returns.
     """
     if getattr(phase.views, "resident", True):
         for index in batches:
             yield phase.views(index, generator)
         return
+    draws = make_draws()
 
     def make(index: Tensor) -> tuple[Tensor, ...]:
         with draws:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from skdeepcluster.numerics import SharedSetting
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
 class IntraOpThreads:
@@ -69,18 +73,19 @@ def threads_beside_torch(n_threads: int) -> Iterator[None]:
 
     Threads of theirs that wait for work take the cores from torch's.
     """
-    from threadpoolctl import ThreadpoolController
-
-    openmp = ThreadpoolController().select(user_api="openmp")  # for each thread its own number
-    with _blas_threads(n_threads), openmp.limit(limits=n_threads):
+    with _blas_threads(n_threads), _pools("openmp").limit(limits=n_threads):
         yield
 
 
-def _find_blas_threads() -> list[tuple[Any, int]]:
+@functools.cache  # to look through all libraries takes milliseconds, and few come later
+def _pools(user_api: str) -> ThreadpoolController:
     from threadpoolctl import ThreadpoolController
 
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [(library, library.num_threads) for library in libraries]
+    return ThreadpoolController().select(user_api=user_api)
+
+
+def _find_blas_threads() -> list[tuple[Any, int]]:
+    return [(library, library.num_threads) for library in _pools("blas").lib_controllers]
 
 
 def _set_blas_threads(wanted: int | list[tuple[Any, int]]) -> None:
