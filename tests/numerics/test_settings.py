@@ -1,0 +1,144 @@
+"""Settings of the process that a call needs otherwise for a while."""
+
+import threading
+
+import pytest
+import torch
+
+from skdeepcluster.numerics import (
+    KMeansResult,
+    SharedSetting,
+    centroid_silhouette,
+    cluster_means,
+    cosine_affinity,
+    full_digits,
+    kmeans,
+    lloyd,
+    nearest_center,
+    nearest_neighbors,
+)
+
+SWITCHES = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]
+
+
+def precisions():
+    return [switch.fp32_precision for switch in SWITCHES]
+
+
+@pytest.fixture(params=["medium", "high", "for all backends"])
+def lowered(request):
+    """Products of float32 may lose digits."""
+    if request.param == "for all backends":
+        torch.backends.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision(request.param)
+    assert "ieee" not in precisions()
+    yield
+    torch.backends.fp32_precision = "none"
+    for switch in SWITCHES:
+        switch.fp32_precision = "none"
+
+
+def test_the_first_sets_and_the_last_puts_back():
+    value, log = ["user's"], []
+    shared = SharedSetting(
+        lambda: value[0], lambda new: (value.__setitem__(0, new), log.append(new))
+    )
+    first, second = shared("ours"), shared("ours")
+    first.__enter__()
+    second.__enter__()
+    assert shared.in_use
+    first.__exit__(None, None, None)
+    assert value == ["ours"]
+    second.__exit__(None, None, None)
+    assert value == ["user's"]
+    assert log == ["ours", "user's"]
+    assert not shared.in_use
+
+
+def test_it_is_put_back_after_an_error():
+    value = [1]
+    shared = SharedSetting(lambda: value[0], lambda new: value.__setitem__(0, new))
+    with pytest.raises(KeyError), shared(2):
+        raise KeyError
+    assert value == [1]
+
+
+def test_digits_are_kept_inside_and_the_user_s_choice_is_there_again(lowered):
+    around = precisions()
+    with full_digits():
+        assert precisions() == ["ieee", "ieee"]
+        with full_digits():
+            pass
+        assert precisions() == ["ieee", "ieee"]
+    assert precisions() == around
+
+
+def test_what_was_set_for_all_backends_is_not_fixed_for_each():
+    torch.backends.fp32_precision = "tf32"
+    try:
+        with full_digits():
+            pass
+        torch.backends.fp32_precision = "ieee"
+        assert precisions() == ["ieee", "ieee"]
+    finally:
+        torch.backends.fp32_precision = "none"
+
+
+def test_without_a_lowered_precision_nothing_is_set():
+    before = precisions()
+    with full_digits():
+        assert precisions() == before
+
+
+def test_another_thread_waits_for_nobody(lowered):
+    around, inside, leave = precisions(), threading.Event(), threading.Event()
+
+    def stay():
+        with full_digits():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=stay)
+    with full_digits():
+        thread.start()
+        inside.wait(10)
+    assert precisions() == ["ieee", "ieee"]
+    leave.set()
+    thread.join()
+    assert precisions() == around
+
+
+X = torch.arange(40.0).view(20, 2)
+LABELS = torch.arange(20) % 3
+MEANS = X[:3]
+SIZES = torch.ones(3)
+FUNCTIONS = {
+    "kmeans": lambda: kmeans(X, 3, generator=torch.Generator().manual_seed(0), n_init=1),
+    "lloyd": lambda: lloyd(X, MEANS, max_iter=1),
+    "nearest_center": lambda: nearest_center(X, MEANS),
+    "cluster_means": lambda: cluster_means(X, LABELS, 3),
+    "nearest_neighbors": lambda: nearest_neighbors(X, 3),
+    "centroid_silhouette": lambda: centroid_silhouette(X, LABELS, 3),
+    "cosine_affinity": lambda: cosine_affinity(MEANS, SIZES),
+}
+
+
+class Watching(torch.overrides.TorchFunctionMode):
+    """Notes the precisions that are allowed whenever torch is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen.add(tuple(precisions()))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_distances_keep_all_digits(function, lowered):
+    with Watching() as watching:
+        result = function()
+    assert watching.seen == {("ieee", "ieee")}
+    assert isinstance(result, KMeansResult | tuple | torch.Tensor | float)
