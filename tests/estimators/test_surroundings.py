@@ -175,6 +175,7 @@ def test_fits_in_threads_equal_the_same_fits_alone(number):
 
 @EVERYONE
 def test_other_threads_draw_as_if_there_were_no_fit(estimator):
+    model = estimator(**SHORT[estimator], backbone=Noisy(), random_state=0)
     torch.manual_seed(5)
     expected = torch.cat([torch.rand(1) for _ in range(2000)])
     torch.manual_seed(5)
@@ -187,7 +188,7 @@ def test_other_threads_draw_as_if_there_were_no_fit(estimator):
     thread = threading.Thread(target=draw)
     thread.start()
     try:
-        estimator(**SHORT[estimator], backbone=Noisy(), random_state=0).fit(X)
+        model.fit(X)
     finally:
         done.set()
         thread.join()
