@@ -30,7 +30,7 @@ model = MiniClustering(n_clusters=10, random_state=0)
 _ = model.set_callbacks(ProgressBar()).fit(X)
 
 # %%
-# Without rich, ``verbose=1`` prints a line for each epoch.
+# Without rich, ``verbose=2`` prints a line for each epoch, ``verbose=1`` one for each phase.
 #
 # The history
 # -----------

@@ -431,6 +431,77 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "numerics/_settings.py",
+        "numerics/test_settings.py",
+        [
+            (
+                "if self._n_users == 0:\n                self._found",
+                "if True:\n                self._found",
+            ),
+            (
+                "if self._n_users == 0:\n                    self._set",
+                "if True:\n                    self._set",
+            ),
+            ("_exact(True) if _rounding_is_allowed()", "_exact(True) if False"),
+            ("if _exact.in_use:", "if False:"),
+            ('"none" if precision == general else precision', "precision"),
+        ],
+    ),
+    (
+        "numerics/_draws.py",
+        "numerics/test_draws.py",
+        [
+            ("manual_seed(self._seed)", "manual_seed(0)"),
+            ("if func is torch.ops.aten.native_dropout.default:", "if False:"),
+            ("(1 / (1 - p) if p < 1 else 0.0)", "1.0"),
+            (".bernoulli_(1 - p, ", ".bernoulli_(p, "),
+            ("if seeded is not None and kwargs", "if False and kwargs"),
+            ('and kwargs.get("generator") is None', ""),
+            ("_entered.draws = self._outer", "_entered.draws = None"),
+            ("with self._redirection, torch._C.DisableTorchFunction():", "with self._redirection:"),
+            (".set_state(states[str(device)])", ""),
+            ('or device.type == "meta"', ""),
+            ("return self if self._is_needed else nullcontext()", "return nullcontext()"),
+            ("or not _is_known(module)", ""),
+        ],
+    ),
+    (
+        "training/_surroundings.py",
+        "training/test_surroundings.py",
+        [
+            ("stack.enter_context(torch.inference_mode(False))", "pass"),
+            ("stack.enter_context(torch.enable_grad())", "pass"),
+            ("if torch.is_autocast_enabled(device):", "if False:"),
+            ('if torch.empty(0).device.type != "cpu":', "if False:"),
+            ("torch.get_default_dtype() != torch.float32 or", ""),
+            ("or _default_dtype.in_use", ""),
+            ('np.errstate(all="warn", under="ignore")', "np.errstate()"),
+        ],
+    ),
+    (
+        "training/_threads.py",
+        "training/test_threads.py",
+        [
+            ("self._set(n_threads)\n        try:", "pass\n        try:"),
+            ("self._set(previous)", "pass"),
+            ("args=(self._for_new_threads,)", "args=(n_threads,)"),
+            ("if self._n_users == 0:", "if True:"),
+            ("with _blas_threads(n_threads), ", "with "),
+            (', _pools("openmp").limit(limits=n_threads):', ":"),
+            ("min(found, wanted)", "wanted"),
+        ],
+    ),
+    (
+        "networks/_embedding.py",
+        "networks/test_embedding.py",
+        [
+            ("((centered - self.remainder) / self.scale)", "(centered / self.scale)"),
+            ("(x - self.mean).to(self.mean.dtype)", "x.float() - self.mean"),
+            ("torch.where(visible, remainder, 0.0)", "remainder"),
+            ("+ self.remainder + self.mean", "+ self.mean"),
+        ],
+    ),
+    (
         "numerics/_silhouette.py",
         "numerics/test_silhouette.py",
         [

@@ -163,3 +163,34 @@ def test_other_threads_draw_from_the_global_generator_meanwhile():
 def test_networks_without_memory_can_be_made():
     with OwnDraws(0), torch.device("meta"):
         assert nn.Linear(4, 3).weight.is_meta
+
+
+class Rarely(nn.Module):
+    """A layer of nobody's library that draws when it is called for the third time."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_calls = 0
+
+    def forward(self, x):
+        self.n_calls += 1
+        return x + torch.rand(1) if self.n_calls == 3 else x
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_needed"),
+    [
+        (nn.Sequential(nn.Linear(8, 4), nn.ReLU()), False),
+        (nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.0)), False),
+        (nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5)), True),
+        (nn.Sequential(nn.Linear(8, 4), Rarely()), True),
+    ],
+    ids=["without draws", "dropout of nothing", "dropout", "a layer of the user's"],
+)
+def test_draws_are_looked_after_as_long_as_there_may_be_some(layer, is_needed):
+    draws, state = OwnDraws(0), torch.get_rng_state()
+    for call in range(4):
+        with draws.where_needed(layer):
+            assert (entered_draws() is draws) == (call == 0 or is_needed)
+            layer(X)
+    assert torch.equal(torch.get_rng_state(), state)
