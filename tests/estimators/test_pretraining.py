@@ -171,13 +171,15 @@ def test_history_has_one_record_per_epoch(case):
     assert model.device_ == "cpu"
 
 
-def test_one_line_per_epoch_is_printed_on_request(method, capsys):
+def test_lines_are_printed_on_request(method, capsys):
     method.fit(X)
     assert capsys.readouterr().out == ""
-    method.set_params(verbose=1).fit(X)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == EPOCHS
-    for number, line in enumerate(lines, 1):
+    method.set_params(verbose=2).fit(X)
+    first, *epochs, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{type(method).__name__}: {len(X)} samples of shape (5,), backbone ")
+    assert last.startswith(f"pretraining: {EPOCHS} epochs of ")
+    assert len(epochs) == EPOCHS
+    for number, line in enumerate(epochs, 1):
         assert line.startswith(f"pretraining {number}/{EPOCHS}: loss")
 
 

@@ -308,10 +308,14 @@ def test_the_hook_can_stop_a_phase():
     assert len(trainer.history) == 2 + EPOCHS
 
 
-def test_verbose_prints_a_line_per_epoch(capsys):
-    make_trainer(verbose=1).run(make_phase(Objective(), epochs=2))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["training 1/2", "training 2/2"]
+def test_verbose_prints_a_line_per_phase_and_then_one_per_epoch(capsys):
+    for verbose, expected in [
+        (1, ["training"]),
+        (2, ["training 1/2", "training 2/2", "training"]),
+    ]:
+        make_trainer(verbose=verbose).run(make_phase(Objective(), epochs=2))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(":")[0] for line in lines] == expected
     make_trainer().run(make_phase(Objective(), epochs=1))
     assert capsys.readouterr().out == ""
 
