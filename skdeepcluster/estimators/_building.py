@@ -32,6 +32,9 @@ from skdeepcluster.numerics import nearest_neighbors
 GRAPH_ROWS = 2**15
 # Standard deviations of constants, as a share of their mean, are below this.
 ROUNDING = 1e-12
+# Images, and pixels of them, that tell what is usual.
+LOOKED_AT = 16
+LOOKED_AT_PIXELS = 2**20
 # In squared distances float32 loses what has a smaller share.
 LEAST_SHARE = torch.finfo(torch.float32).eps
 
@@ -164,10 +167,26 @@ def _warn_about_scales(mean: Tensor, variance: Tensor, feature_name: Callable[[i
         )
 
 
+def _warn_about_pixels(source: Source, low: float, high: float) -> None:
+    """Warn if a few pixels lie so far out that all others are the same beside them."""
+    n = len(source)
+    few = torch.linspace(0, n - 1, min(n, LOOKED_AT), dtype=torch.float64).round().long()
+    pixels = source.rows(few).flatten()[:LOOKED_AT_PIXELS].cpu().double()
+    usual = torch.quantile(pixels, torch.tensor([0.01, 0.99], dtype=torch.float64))
+    spread = (usual[1] - usual[0]).item()
+    if 0 < spread < LEAST_SHARE * (high - low):
+        warn(
+            f"X has pixels from {low:.2g} to {high:.2g}, but nearly all lie between "
+            f"{usual[0].item():.2g} and {usual[1].item():.2g}: beside the others networks, which "
+            "compute in float32, see no difference between them. Clip X, or rescale it."
+        )
+
+
 def _image_networks(
     source: Source, backbone: Backbone, pretrained: Weights, projector: MakeProjector | None
 ) -> tuple[nn.Module, EmbeddingNetwork]:
     low, high = value_range(source)
+    _warn_about_pixels(source, low, high)
     # Augmentations work on [0, 1]; the backbone then gets channels of mean zero.
     prepare = Standardize(torch.tensor(low, dtype=torch.float64), torch.tensor(high - low))
     network, width = build_backbone(backbone, source.sample_shape, pretrained)

@@ -24,6 +24,7 @@ from skdeepcluster import (
 from skdeepcluster.calibration import RegionCalibrator
 from skdeepcluster.data import DatasetSource
 from skdeepcluster.numerics import OwnDraws
+from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import intra_op_threads
 from tests.estimators.soundness_helpers import CLUSTERERS, PRETRAINERS
 from tests.training.test_surroundings import SURROUNDINGS
@@ -302,6 +303,19 @@ def test_an_outlier_is_found_in_its_feature():
     outlier[7, 3] = 1e20
     with pytest.warns(UserWarning, match="Feature 3 has a standard deviation .*an outlier"):
         MiniClustering(3, random_state=0).fit(outlier)
+
+
+def test_a_pixel_beside_which_images_are_black_is_told():
+    images = (IMAGES / 255).astype(np.float32)
+    images[3, 0, 2, 2] = 1e20
+    with pytest.warns(UserWarning, match=r"pixels from 0 to 1e\+20, but nearly all lie between"):
+        SimCLR(backbone="test_resnet", max_epochs=1, random_state=0).fit(images)
+
+
+def test_masks_of_few_pixels_are_not_complained_about():
+    masks = np.zeros((20, 1, 8, 8), np.float32)
+    masks[::2, 0, 3, 3] = 1.0
+    SimCLR(backbone="test_resnet", max_epochs=1, random_state=0).fit(masks)
 
 
 def test_features_of_usual_scales_and_constants_are_not_complained_about():
