@@ -92,11 +92,11 @@ class DatasetSource:
 
     def _read_side_by_side(self, numbers: list[int]) -> list[Tensor]:
         """Read items in several threads; what one draws does not depend on who comes first."""
+        draws = entered_draws()
         with ThreadPoolExecutor(self.num_workers) as pool:
-            if entered_draws() is None:
+            if draws is None:
                 return list(pool.map(self._item, numbers))
-            seeds = torch.randint(2**62, (len(numbers),)).tolist()
-            return list(pool.map(self._seeded_item, numbers, seeds))
+            return list(pool.map(self._seeded_item, numbers, draws.seeds(len(numbers))))
 
     def _seeded_item(self, number: int, seed: int) -> Tensor:
         with OwnDraws(seed):

@@ -127,7 +127,9 @@ def _on_another_scale(fitted: PixelRange, found: PixelRange) -> bool:
         slack = OVERSHOOT * BYTE
         return is_normalized or found.low < -slack or found.high > BYTE + slack
     if found.is_bytes:
-        return fitted.high > BYTE or (fitted.size <= NORMALIZED and found.high > 2 * NORMALIZED)
+        return fitted.high > (1 + OVERSHOOT) * BYTE or (
+            fitted.size <= NORMALIZED and found.high > 2 * NORMALIZED
+        )
     if fitted.is_unit:
         return found.low < -2 * OVERSHOOT or found.high > NORMALIZED
     if fitted.size <= NORMALIZED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from skdeepcluster._warnings import warn
 from skdeepcluster.datasets._pixels import Header, common_type, read_header, read_pixels
 
 if TYPE_CHECKING:
@@ -263,12 +263,10 @@ class ImageFiles:
     def _warn_about_colours(self, headers: Sequence[Header]) -> None:
         n_shortened = sum(header.is_shortened for header in headers)
         if n_shortened:
-            warnings.warn(
+            warn(
                 f"{n_shortened} image file(s) have colours of 16 bits, of which the upper 8 are "
                 "read. If your camera fills fewer than 16, scale the values before they are stored "
-                "or pass an array.",
-                UserWarning,
-                stacklevel=3,
+                "or pass an array."
             )
 
     def _leave_out(self, outcomes: Sequence[object]) -> NDArray[np.bool_]:
@@ -289,11 +287,7 @@ class ImageFiles:
             raise ValueError(f"No image is left. {_describe(failures)}")
         self.paths = [path for path, stays in zip(self.paths, good, strict=True) if stays]
         self.unreadable = [*self.unreadable, *failures]
-        warnings.warn(
-            f"{len(failures)} unreadable image file(s) left out; see the attribute `unreadable`.",
-            UserWarning,
-            stacklevel=3,
-        )
+        warn(f"{len(failures)} unreadable image file(s) left out; see the attribute `unreadable`.")
         return good
 
 

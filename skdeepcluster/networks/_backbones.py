@@ -35,8 +35,8 @@ def build_backbone(
     backbone : "auto", str, path or nn.Module
         ``"auto"`` is a multilayer perceptron for feature arrays and a ResNet-18 for images. Any
         other string is a timm model name, a path is a folder in timm's layout (``config.json``
-        and weights), a module is copied, never changed. The copy
-        is in single precision, unless the module takes samples of that in its own.
+        and weights), a module is copied, never changed. The copy is in single precision, unless
+        the module takes samples of single precision in its own.
     sample_shape : sequence of int
         ``(n_features,)`` or ``(channels, height, width)``.
     pretrained : bool or path, default=False

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -32,6 +33,9 @@ DRAWING = frozenset(
 )
 
 
+# How to fill a tensor like another.
+LIKE = {"rand_like": "uniform_", "randn_like": "normal_", "randint_like": "random_"}
+# Layers of these draw at the same rate in every step of a phase, or never.
 LIBRARIES = {"skdeepcluster", "timm", "torch", "torchvision"}
 
 
@@ -51,13 +55,19 @@ class OwnDraws(TorchFunctionMode):
     -----
     What draws inside a kernel without asking for a generator (the dropout of cuDNN's recurrent
     layers, of fused attention on CUDA) and what is compiled by TorchScript still draws from the
-    global state.
+    global state. Draws in what ``torch.utils.checkpoint`` computes anew are refused.
     """
+
+    _generators: dict[str, torch.Generator]
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
+        # One for each type of device: a fit computes on one of a type at most.
+        self._generators = {}
+        self._states: dict[str, Tensor] = {}  # to go on from, of generators not used yet
+        self._outer: list[OwnDraws | None] = []
+        self._n_seeded = 0
         self._n_watched = 0
         self._is_needed = True
         self._redirection = _Redirection(self._generator)
@@ -65,7 +75,7 @@ class OwnDraws(TorchFunctionMode):
     def __enter__(self) -> Self:
         """Take over the draws of this thread."""
         super().__enter__()
-        self._outer = getattr(_entered, "draws", None)
+        self._outer.append(entered_draws())
         _entered.draws = self
         return self
 
@@ -76,7 +86,7 @@ class OwnDraws(TorchFunctionMode):
         exc_tb: TracebackType | None,
     ) -> None:
         """Give them back."""
-        _entered.draws = self._outer
+        _entered.draws = self._outer.pop()
         super().__exit__(exc_type, exc_val, exc_tb)
 
     def __torch_function__(
@@ -93,6 +103,12 @@ class OwnDraws(TorchFunctionMode):
         with self._redirection, torch._C.DisableTorchFunction():
             return func(*args, **(kwargs or {}))
 
+    def seeds(self, n: int) -> list[int]:
+        """Return seeds for threads that draw on behalf of this one, whose own draws stay the same."""
+        self._n_seeded += 1
+        sequence = np.random.SeedSequence([self._seed, self._n_seeded])
+        return [int(seed) for seed in sequence.generate_state(n)]
+
     def where_needed(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Return this, or nothing if a module of known layers drew nothing the first time.
 
@@ -100,28 +116,52 @@ class OwnDraws(TorchFunctionMode):
         """
         self._n_watched += 1
         if self._n_watched == 2:
-            self._is_needed = bool(self._generators) or not _is_known(module)
+            self._is_needed = bool(self._generators or self._states) or not _is_known(module)
         return self if self._is_needed else nullcontext()
+
+    def none_expected(self) -> AbstractContextManager[Any]:
+        """Return a context for a backward pass, which draws only to compute anew what was drawn.
+
+        It would draw something else than before, and gradients would be wrong without a word. The
+        first pass tells.
+        """
+        tells = self._n_watched == 1 and self._generators
+        return _Redirection(_refuse) if tells else nullcontext()
 
     def state(self) -> dict[str, Tensor]:
         """Return the states of the generators used so far, for a checkpoint."""
-        return {str(device): g.get_state() for device, g in self._generators.items()}
+        return self._states | {kind: g.get_state() for kind, g in self._generators.items()}
 
     def set_state(self, states: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint; a device that was not used there starts anew."""
-        for device in map(torch.device, states):
-            if device.type == "cpu" or torch.get_device_module(device).is_available():
-                self._generator(device).set_state(states[str(device)])
+        """Go on from a checkpoint, maybe of another device of the same type."""
+        self._generators = {}
+        self._states = dict(states)
 
     def _generator(self, device: torch.device) -> torch.Generator:
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
-        return self._generators[device]
+        if device.type not in self._generators:
+            generator = torch.Generator(device).manual_seed(self._seed)
+            if device.type in self._states:
+                generator.set_state(self._states.pop(device.type))
+            self._generators[device.type] = generator
+        return self._generators[device.type]
+
+
+def _refuse(device: torch.device) -> torch.Generator:
+    raise RuntimeError(
+        "The backbone draws random numbers (dropout, stochastic depth) in what "
+        "torch.utils.checkpoint computes anew for the gradients, where it would draw others than "
+        "before. Set these rates to zero, or switch checkpointing off."
+    )
 
 
 def _is_known(module: nn.Module) -> bool:
-    """Whether all layers come from libraries, whose layers draw always or never."""
-    return all(type(m).__module__.split(".")[0] in LIBRARIES for m in module.modules())
+    """Whether all layers come from libraries, and do nothing besides."""
+    return all(
+        type(layer).__module__.split(".")[0] in LIBRARIES
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        for layer in module.modules()
+    )
 
 
 def entered_draws() -> OwnDraws | None:
@@ -146,9 +186,15 @@ class _Redirection(TorchDispatchMode):
             return func(*args, **kwargs)
         if func is torch.ops.aten.native_dropout.default:  # it takes no generator
             return _dropout(*args, generator=self._generator(device))
+        if kwargs.get("generator") is not None:
+            return func(*args, **kwargs)
+        name, generator = func.overloadpacket.__name__, self._generator(device)
         seeded = _taking_a_generator(func)
-        if seeded is not None and kwargs.get("generator") is None:
-            return seeded(*args, **{**kwargs, "generator": self._generator(device)})
+        if seeded is not None:
+            return seeded(*args, **{**kwargs, "generator": generator})
+        if name in LIKE:  # torch before 2.10 had no such overload
+            method, (like, *limits) = LIKE[name], args
+            return getattr(torch.empty_like(like, **kwargs), method)(*limits, generator=generator)
         return func(*args, **kwargs)
 
 

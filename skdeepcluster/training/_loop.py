@@ -346,7 +346,8 @@ class Trainer:
             else:
                 if n_gathered == 0:
                     optimizer.zero_grad()
-                fabric.backward(loss / phase.accumulate)
+                with draws.none_expected():
+                    fabric.backward(loss / phase.accumulate)
                 n_gathered += 1
             if n_gathered == phase.accumulate or (n_gathered and step + 1 == n_batches):
                 if self.processes.count > 1 and self.processes.strategy == "auto":
@@ -355,10 +356,11 @@ class Trainer:
                 n_gathered = 0
             for name, value in {"loss": loss, **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value.detach().float()
-            progress.step()
+            progress.step(loss.detach())
         means = {name: (total / n_batches).item() for name, total in totals.items()}
         # The last step can spoil the network without a trace in the losses before it.
-        finite = math.isfinite(means["loss"]) and _is_sound(phase.objective, optimizer, views)
+        with draws:  # some losses draw
+            finite = math.isfinite(means["loss"]) and _is_sound(phase.objective, optimizer, views)
         if self._any(not finite)[0]:
             raise DivergenceError(
                 f"Epoch {epoch + 1} of the {phase.name} ended with a loss of {means['loss']:.4g} "

@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from skdeepcluster.training._loop import Phase, Plan
 
 # The first step does what the others need not do again; the next few tell how long one takes.
@@ -40,15 +42,16 @@ class Progress:
         self.n_done = 0
         self.began = time.perf_counter()
 
-    def step(self) -> None:
+    def step(self, loss: Tensor) -> None:
         """Note that a step was taken; after a few of them, announce a long phase."""
         self.n_done += 1
-        if self.verbose == 0 or self.n_done > UNUSUAL_STEPS + TIMED_STEPS:
+        if self.verbose == 0 or self.n_done not in (UNUSUAL_STEPS, UNUSUAL_STEPS + TIMED_STEPS):
             return
+        loss.item()  # an accelerator has only been told to take it
         now = time.perf_counter()
         if self.n_done == UNUSUAL_STEPS:
             self.timed_from = now
-        elif self.n_done == UNUSUAL_STEPS + TIMED_STEPS:
+        else:
             seconds = (self.n_steps - self.n_done) * (now - self.timed_from) / TIMED_STEPS
             if seconds > SHORT:
                 print(f"{self}, about {duration(seconds)} to go", flush=True)

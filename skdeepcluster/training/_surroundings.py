@@ -30,10 +30,13 @@ def undisturbed() -> Iterator[None]:
                 stack.enter_context(torch.autocast(device, enabled=False))
         if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if torch.get_default_dtype() != torch.float32 or _default_dtype.in_use:
-            stack.enter_context(_default_dtype(torch.float32))
+        stack.enter_context(_default_dtype(torch.float32))
         stack.enter_context(np.errstate(all="warn", under="ignore"))
         yield
 
 
-_default_dtype = SharedSetting(torch.get_default_dtype, torch.set_default_dtype)
+_default_dtype = SharedSetting(
+    torch.get_default_dtype,
+    torch.set_default_dtype,
+    lambda dtype: torch.get_default_dtype() == dtype,
+)

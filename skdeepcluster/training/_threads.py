@@ -96,4 +96,8 @@ def _set_blas_threads(wanted: int | list[tuple[Any, int]]) -> None:
         library.set_num_threads(n_threads)
 
 
-_blas_threads = SharedSetting(_find_blas_threads, _set_blas_threads)
+_blas_threads = SharedSetting(
+    _find_blas_threads,
+    _set_blas_threads,
+    lambda wanted: all(found <= wanted for _, found in _find_blas_threads()),
+)

@@ -35,7 +35,7 @@ def test_samples_of_a_cluster_look_like_it(fitted):
     for k in range(3):
         samples = fitted.sample(40, cluster=k, random_state=0)
         assert samples.shape == (40, 6)
-        assert samples.dtype == np.float32
+        assert samples.dtype == np.float64
         assert np.mean(fitted.predict(samples) == k) > 0.9
         own = X[fitted.labels_ == k]
         assert np.linalg.norm(samples.mean(axis=0) - own.mean(axis=0)) < own.std()

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from skdeepcluster.numerics import OwnDraws, entered_draws
+from skdeepcluster.numerics import OwnDraws, _draws, entered_draws
 
 X = torch.ones(6, 8)
 IMAGES = torch.ones(2, 3, 8, 8)
@@ -23,6 +24,7 @@ DRAWS = {
     "rand_like": lambda: torch.rand_like(X),
     "randn_like": lambda: torch.randn_like(X),
     "randint_like": lambda: torch.randint_like(X, 1000),
+    "randint_like between": lambda: torch.randint_like(X, 5, 1000),
     "normal": lambda: torch.normal(torch.zeros(5), torch.ones(5)),
     "bernoulli": lambda: torch.bernoulli(X / 2),
     "multinomial": lambda: torch.multinomial(X, 3),
@@ -60,6 +62,9 @@ DRAWS = {
     )[0].detach(),
     "a distribution": lambda: torch.distributions.Gamma(2.0, 1.0).sample((5,)),
 }
+
+
+LIKE = [name for name in DRAWS if "_like" in name]
 
 
 def fixed(module):
@@ -144,6 +149,79 @@ def test_a_state_goes_on_where_it_was_taken():
     again.set_state(state)
     with again:
         assert torch.equal(torch.rand(3), coming)
+
+
+def test_a_state_can_be_taken_before_it_was_used_and_moved_to_another_number_of_a_device():
+    with OwnDraws(5) as draws:
+        torch.rand(7)
+        state = draws.state()
+        coming = torch.rand(3)
+    again = OwnDraws(6)
+    again.set_state(state)
+    assert again.state() == state
+    with again:
+        assert torch.equal(torch.rand(3, device="cpu:0"), coming)
+    assert list(again.state()) == ["cpu"]
+
+
+def test_seeds_for_others_are_no_draws():
+    with OwnDraws(3) as draws:
+        seeds = draws.seeds(4), draws.seeds(4)
+        drawn = torch.rand(3)
+    assert len({*seeds[0], *seeds[1]}) == 8
+    with OwnDraws(3) as draws:
+        assert torch.equal(torch.rand(3), drawn)
+        assert draws.seeds(4) == seeds[0]
+    assert OwnDraws(4).seeds(4) != seeds[0]
+
+
+def test_it_can_be_entered_again():
+    with OwnDraws(0) as draws:
+        with draws:
+            torch.rand(1)
+        assert entered_draws() is draws
+    assert entered_draws() is None
+
+
+@pytest.mark.parametrize(
+    "name", ["rand_like", "randn_like", "randint_like", "randint_like between"]
+)
+def test_versions_of_torch_whose_like_functions_take_no_generator(monkeypatch, name):
+    monkeypatch.setattr(_draws, "_taking_a_generator", lambda func: None)
+    draw = DRAWS[name] if name in DRAWS else lambda: torch.randint_like(X, 5, 1000)
+    state = torch.get_rng_state()
+    with OwnDraws(3):
+        first, second = draw(), draw()
+    with OwnDraws(3):
+        assert torch.equal(draw(), first)
+    assert not torch.equal(first, second)
+    assert first.shape == X.shape
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Recomputed(nn.Module):
+    """Layers whose activations are computed anew for the gradients."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 4), nn.Dropout(rate))
+
+    def forward(self, x):
+        return checkpoint(self.layers, x, use_reentrant=False)
+
+
+def test_what_would_be_drawn_anew_for_the_gradients_is_refused():
+    draws, network = OwnDraws(0), Recomputed(0.5)
+    with draws.where_needed(network):
+        loss = network(X).sum()
+    with pytest.raises(RuntimeError, match="Set these rates to zero"), draws.none_expected():
+        loss.backward()
+    network = Recomputed(0.0)
+    with draws.where_needed(network):
+        loss = network(X).sum()
+    with draws.none_expected():
+        loss.backward()
+    assert network.layers[0].weight.grad.abs().sum() > 0
 
 
 def test_other_threads_draw_from_the_global_generator_meanwhile():

@@ -1,5 +1,6 @@
 """Settings of the process that a call needs otherwise for a while."""
 
+import sys
 import threading
 
 import pytest
@@ -39,29 +40,67 @@ def lowered(request):
         switch.fp32_precision = "none"
 
 
+class Setting:
+    """Something that belongs to everybody."""
+
+    def __init__(self, value):
+        self.value, self.log = value, []
+        self.shared = SharedSetting(
+            lambda: self.value, self.set, lambda wanted: self.value == wanted
+        )
+
+    def set(self, value):
+        self.value = value
+        self.log.append(value)
+
+
 def test_the_first_sets_and_the_last_puts_back():
-    value, log = ["user's"], []
-    shared = SharedSetting(
-        lambda: value[0], lambda new: (value.__setitem__(0, new), log.append(new))
-    )
-    first, second = shared("ours"), shared("ours")
+    setting = Setting("user's")
+    first, second = setting.shared("ours"), setting.shared("ours")
     first.__enter__()
     second.__enter__()
-    assert shared.in_use
     first.__exit__(None, None, None)
-    assert value == ["ours"]
+    assert setting.value == "ours"
     second.__exit__(None, None, None)
-    assert value == ["user's"]
-    assert log == ["ours", "user's"]
-    assert not shared.in_use
+    assert setting.log == ["ours", "user's"]
+
+
+def test_what_suits_is_left_alone():
+    setting = Setting("ours")
+    with setting.shared("ours"):
+        setting.value = "of somebody else"
+    assert setting.value == "of somebody else"
+    assert setting.log == []
 
 
 def test_it_is_put_back_after_an_error():
-    value = [1]
-    shared = SharedSetting(lambda: value[0], lambda new: value.__setitem__(0, new))
-    with pytest.raises(KeyError), shared(2):
+    setting = Setting(1)
+    with pytest.raises(KeyError), setting.shared(2):
         raise KeyError
-    assert value == [1]
+    assert setting.value == 1
+
+
+def test_many_threads_all_have_it_and_none_keeps_it():
+    setting, missing = Setting("user's"), []
+
+    def enter():
+        for _ in range(300):
+            with setting.shared("ours"):
+                if setting.value != "ours":
+                    missing.append(1)
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not missing
+    assert setting.value == "user's"
 
 
 def test_digits_are_kept_inside_and_the_user_s_choice_is_there_again(lowered):

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from skdeepcluster.training import _progress
 from skdeepcluster.training._loop import Plan
@@ -12,6 +13,7 @@ RECORD = {
     "phase": "clustering", "epoch": 1, "n_epochs": 4, "batch_size": 50, "loss": 0.51234,
     "selected": 0.75, "learning_rate": 0.01, "seconds": 0.25,
 }  # fmt: skip
+LOSS = torch.tensor(0.5)
 PLAN = "clustering: 4 epochs of 3 x 50 samples, learning rate 0.01"
 
 
@@ -37,7 +39,7 @@ def run(progress, clock, step_seconds):
     for record in ({**RECORD, "epoch": epoch} for epoch in range(4)):
         for _ in range(3):
             clock.now += step_seconds
-            progress.step()
+            progress.step(LOSS)
         progress.epoch(record)
     progress.end(record)
 
@@ -62,10 +64,10 @@ def test_a_long_phase_is_announced_after_a_few_steps(clock, capsys):
 def test_the_first_step_tells_nothing_about_the_others(clock, capsys):
     progress = make(1)
     clock.now += 500.0
-    progress.step()
+    progress.step(LOSS)
     for _ in range(3):
         clock.now += 1.0
-        progress.step()
+        progress.step(LOSS)
     assert capsys.readouterr().out == ""
     assert progress.n_steps == 12
 
