@@ -104,7 +104,7 @@ class OwnDraws(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
 
     def seeds(self, n: int) -> list[int]:
-        """Return seeds for threads that draw on behalf of this one, whose own draws stay the same."""
+        """Return seeds for threads that draw for this one; its own draws stay the same."""
         self._n_seeded += 1
         sequence = np.random.SeedSequence([self._seed, self._n_seeded])
         return [int(seed) for seed in sequence.generate_state(n)]
