@@ -33,6 +33,7 @@ from skdeepcluster.objectives import (
 )
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 from skdeepcluster.training import PeriodicHook, Trainer
+from skdeepcluster.training._loop import Plan
 from tests.mutants import NOT_WIRED
 
 # Heads that were not trained need not use all clusters.
@@ -381,6 +382,7 @@ def handed(monkeypatch):
         monkeypatch.setattr(owner, name, listener)
 
     def run(trainer, phase):
+        trainer.plans[phase.name] = Plan(phase.epochs, phase.batch_size, 0.1)
         record["ran"].append(phase.name)
         for field in ("epochs", "batch_size", "accumulate"):
             record[f"{phase.name}.{field}"] = getattr(phase, field)

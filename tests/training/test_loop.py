@@ -160,7 +160,10 @@ def test_history_has_one_record_per_epoch():
     trainer.run(make_phase(objective, hook=hook))
     assert [record["epoch"] for record in trainer.history] == list(range(EPOCHS))
     for record in trainer.history:
-        assert record.keys() == {"phase", "epoch", "loss", "half", "learning_rate", "seconds"}
+        planned = {"n_epochs": EPOCHS, "batch_size": 5}
+        known = {"phase", "epoch", "loss", "half", "learning_rate", "seconds"}
+        assert record.keys() == known | planned.keys()
+        assert {name: record[name] for name in planned} == planned
         assert record["phase"] == "training"
         assert record["half"] == pytest.approx(record["loss"] / 2)
         assert record["learning_rate"] == 0.05
