@@ -475,7 +475,6 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "training/test_surroundings.py",
         [
             ("stack.enter_context(torch.inference_mode(False))", "pass"),
-            ("stack.enter_context(torch.enable_grad())", "pass"),
             ("if torch.is_autocast_enabled(device):", "if False:"),
             ('if torch.empty(0).device.type != "cpu":', "if False:"),
             ("stack.enter_context(_default_dtype(torch.float32))", "pass"),

@@ -22,9 +22,8 @@ def undisturbed() -> Iterator[None]:
     float32, other threads see float32, too, until the call is over.
     """
     with ExitStack() as stack:
-        # The gradients come second: leaving inference mode is what makes them possible.
+        # It switches gradients on, too, however they were switched off.
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
         for device in AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))

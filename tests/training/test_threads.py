@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import scipy.linalg  # noqa: F401 - brings a pool of its own
 import threadpoolctl
 import torch
 
@@ -77,6 +78,18 @@ def test_the_pools_of_other_libraries_are_held_to_it():
                 pass
             assert {n for _, n in pools()} == {1}  # the inner one was not the last user
         assert pools() == before
+
+
+def test_of_several_pools_only_those_are_held_that_are_larger():
+    libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    assert len(libraries) > 1  # those of numpy and SciPy
+    with threadpoolctl.threadpool_limits(3):
+        libraries[0].set_num_threads(1)
+        with threads_beside_torch(2):
+            assert [library.num_threads for library in libraries] == [1] + [2] * (
+                len(libraries) - 1
+            )
+        assert [library.num_threads for library in libraries] == [1] + [3] * (len(libraries) - 1)
 
 
 def test_pools_are_not_made_larger_than_the_user_has_them():
