@@ -55,7 +55,9 @@ class OwnDraws(TorchFunctionMode):
     -----
     What draws inside a kernel without asking for a generator (the dropout of cuDNN's recurrent
     layers, of fused attention on CUDA) and what is compiled by TorchScript still draws from the
-    global state. Draws in what ``torch.utils.checkpoint`` computes anew are refused.
+    global state. So does a layer of a library that begins to draw only after the first step of a
+    phase, see :meth:`where_needed`. Draws in what ``torch.utils.checkpoint`` computes anew are
+    refused.
     """
 
     _generators: dict[str, torch.Generator]
