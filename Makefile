@@ -31,7 +31,7 @@ gallery: .venv/installed-test
 	$(PYTEST) -m gallery
 
 doc: .venv-doc/installed-doc
-	@echo "== Building the documentation, the examples included (about five minutes on two quiet cores) =="
+	@echo "== Building the documentation, the examples included (some minutes) =="
 	OMP_NUM_THREADS=1 .venv-doc/bin/python -m sphinx -W --keep-going -b html doc doc/_build/html
 	@echo "== Open doc/_build/html/index.html =="
 

@@ -26,7 +26,7 @@ matplotlib.use("Agg")
 def compare(name, X, y, model, expected):
     """Fit KMeans and a model on the same samples; print a row for each.
 
-    ``expected`` is what the fit of the model takes on two quiet cores, in seconds.
+    ``expected`` is roughly how many seconds the fit of the model takes.
     """
     n_clusters = len(np.unique(y))
     baseline = KMeans(n_clusters, n_init=10, random_state=0)
@@ -94,7 +94,7 @@ def main():
         compare("the same, long tail", X_lt, y_lt, long_tailed, expected=3)
         by_image = MiniClustering(10, backbone="test_resnet", random_state=0)
         compare("digits, 8x8 images", images, y, by_image, expected=90)
-    print("about: the seconds on two quiet cores; busy ones take several times as long.")
+    print("about: roughly how many seconds; on busy cores several times as many.")
     print("ARI: adjusted Rand index; CAA: accuracy averaged over the classes.")
     draw(long_tailed, X_lt, output / "digits.png")
 
