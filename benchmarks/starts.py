@@ -99,7 +99,7 @@ def main() -> None:
         X, y = draw(arrays, task, rng, seed)
         n_clusters = len(np.unique(y))
         try:
-            with patch("skdeepcluster.estimators._two_stage.choose_partition", stop_at_the_choice):
+            with patch("skdeepcluster.base._two_stage.choose_partition", stop_at_the_choice):
                 MiniClustering(n_clusters, random_state=seed).fit(X)
         except Candidates as stopped:
             candidates, features = stopped.args

@@ -21,7 +21,7 @@ import torch
 from features import append
 from sklearn.datasets import load_digits
 
-from skdeepcluster.estimators import _deep
+from skdeepcluster.base import _estimator
 from skdeepcluster.pretraining import SimCLR
 
 CASES = [  # model, side in pixels, number of images
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    _deep.SMALL_IMAGE_PIXELS = 0  # the rule is what is to be found
+    _estimator.SMALL_IMAGE_PIXELS = 0  # the rule is what is to be found
     n_all = torch.get_num_threads()
     others = [multiprocessing.Process(target=compute_on, daemon=True) for _ in range(options.busy)]
     for process in others:

@@ -15,7 +15,7 @@ API_REFERENCE: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "Pretraining": ("skdeepcluster.pretraining", ["BYOL", "MoCo", "SimCLR"]),
-    "Saved models": ("skdeepcluster", ["load"]),
+    "Saved models": ("skdeepcluster", ["save", "load", "to_onnx"]),
     "Calibration of other clusterers": ("skdeepcluster.calibration", ["RegionCalibrator"]),
     "Scores": (
         "skdeepcluster.metrics",

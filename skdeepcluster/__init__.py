@@ -14,15 +14,15 @@ if TYPE_CHECKING:  # the names as type checkers and editors look them up
     from skdeepcluster import exceptions as exceptions
     from skdeepcluster import metrics as metrics
     from skdeepcluster import pretraining as pretraining
+    from skdeepcluster.base import DeepClusterer
     from skdeepcluster.estimators import (
         CalibratedDeepClustering,
-        DeepClusterer,
         GenerativeCalibrationClustering,
         MiniClustering,
         ProximityDeepClustering,
         StableClusterDiscrimination,
-        load,
     )
+    from skdeepcluster.persistence import load, save, to_onnx
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "StableClusterDiscrimination",
     "__version__",
     "load",
+    "save",
+    "to_onnx",
 ]
 _PUBLIC_MODULES = [
     "calibration",
@@ -45,6 +47,9 @@ _PUBLIC_MODULES = [
     "pretraining",
 ]
 
+# Where the names are that no clusterer has.
+_ROOMS = {"DeepClusterer": "base"} | dict.fromkeys(["load", "save", "to_onnx"], "persistence")
+
 if not TYPE_CHECKING:  # or a checker would take any name for one of ours
 
     def __getattr__(name):
@@ -53,7 +58,10 @@ if not TYPE_CHECKING:  # or a checker would take any name for one of ours
         if name in _PUBLIC_MODULES:
             return import_module(f"{__name__}.{name}")
         if name in __all__:
-            return getattr(import_module(f"{__name__}.estimators"), name)
+            # Whichever is asked for: load has to know all that may have been saved.
+            estimators = import_module(f"{__name__}.estimators")
+            room = _ROOMS.get(name)
+            return getattr(import_module(f"{__name__}.{room}") if room else estimators, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

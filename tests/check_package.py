@@ -36,7 +36,7 @@ ReliabilityDisplay.from_predictions([0, 1], [[0.9, 0.1], [0.2, 0.8]])
 """
 EXPORT = """
 import numpy as np, skdeepcluster
-skdeepcluster.MiniClustering(2).fit(np.eye(8)).to_onnx("model.onnx")
+skdeepcluster.to_onnx(skdeepcluster.MiniClustering(2).fit(np.eye(8)), "model.onnx")
 """
 # For each extra: whose imports it has to satisfy, and what else has to run with it.
 EXTRAS = {

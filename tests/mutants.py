@@ -556,18 +556,20 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
 ]
 # Files in which estimators hand their arguments over, and who should notice if one does not.
 WIRED = {
-    "_mini.py": "-k MiniClustering",
-    "_calibrated.py": "-k CalibratedDeepClustering",
-    "_discrimination.py": "-k StableClusterDiscrimination",
-    "_proximity.py": "-k ProximityDeepClustering",
-    "_generative.py": "estimators/test_generative.py -k 'GenerativeCalibration or too_large'",
-    "_simclr.py": "-k SimCLR",
-    "_moco.py": "-k MoCo",
-    "_byol.py": "-k BYOL",
-    "_two_stage.py": "-k 'MiniClustering or CalibratedDeepClustering'",
-    "_pretraining.py": "-k 'SimCLR or BYOL'",
-    "_base.py": "",
-    "_deep.py": "",
+    "estimators/_mini.py": "-k MiniClustering",
+    "estimators/_calibrated.py": "-k CalibratedDeepClustering",
+    "estimators/_discrimination.py": "-k StableClusterDiscrimination",
+    "estimators/_proximity.py": "-k ProximityDeepClustering",
+    "estimators/_generative.py": (
+        "estimators/test_generative.py -k 'GenerativeCalibration or too_large'"
+    ),
+    "pretraining/_simclr.py": "-k SimCLR",
+    "pretraining/_moco.py": "-k MoCo",
+    "pretraining/_byol.py": "-k BYOL",
+    "base/_two_stage.py": "-k 'MiniClustering or CalibratedDeepClustering'",
+    "base/_pretrainer.py": "-k 'SimCLR or BYOL'",
+    "base/_clusterer.py": "",
+    "base/_estimator.py": "",
 }
 # Arguments for the machine, the networks and the course of a fit, which have tests of their own: no
 # objective and no phase hears of them.
@@ -596,14 +598,14 @@ def terms() -> Iterator[Mutant]:
 
 def wires() -> Iterator[Mutant]:
     """Yield a fault for every place where an argument is read: its default takes its place."""
-    shared = _defaults(_parse("_mini.py"))
+    shared = _defaults(_parse("estimators/_mini.py"))
     for file, tests in WIRED.items():
         tree = _parse(file)
         defaults = _defaults(tree) or shared
         for node in _reads(tree):
             if node.attr in defaults.keys() - NOT_WIRED:
                 yield Mutant(
-                    f"estimators/{file}",
+                    file,
                     f"self.{node.attr}",
                     defaults[node.attr],
                     f"estimators/test_wiring.py {tests}",
@@ -612,7 +614,7 @@ def wires() -> Iterator[Mutant]:
 
 
 def _parse(file: str) -> ast.Module:
-    return ast.parse((PACKAGE / "estimators" / file).read_text())
+    return ast.parse((PACKAGE / file).read_text())
 
 
 def _defaults(tree: ast.Module) -> dict[str, str]:

@@ -58,9 +58,9 @@ def test_defaults_take_the_place_of_arguments():
         ("estimators/_mini.py", "self.mini_weight", "1.0"),
         ("estimators/_mini.py", "self.alignment_weight", "'auto'"),
         ("estimators/_discrimination.py", "self.n_clusters", "8"),
-        ("estimators/_moco.py", "self.queue_size", "32768"),
-        ("estimators/_deep.py", "self.batch_size", "'auto'"),
-        ("estimators/_two_stage.py", "self.accumulate", "1"),
+        ("pretraining/_moco.py", "self.queue_size", "32768"),
+        ("base/_estimator.py", "self.batch_size", "'auto'"),
+        ("base/_two_stage.py", "self.accumulate", "1"),
     ]:
         assert expected in found
     assert not any(wire.before == "self.device" for wire in wires())

@@ -9,20 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skdeepcluster.base import (
+    CallbackReport,
+    DeepClusterer,
+    PairedViews,
+    Pretrainer,
+    Recipe,
+    TwoStageClusterer,
+    integer,
+    one_of,
+    real,
+)
 from skdeepcluster.data import (
     AugmentedViews,
     Source,
     StrongImageViews,
     unchanged,
 )
-from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import PairedViews, Recipe
-from skdeepcluster.estimators._pretraining import Pretrainer
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._two_stage import TwoStageClusterer
-from skdeepcluster.estimators._validation import integer, one_of, real
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.objectives import CalibratedObjective
+from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import Trainer
 
 # Units of the heads' hidden layer, as in the paper, as long as there are so many samples.
@@ -215,6 +221,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
     True
     """
 
+    _default_pretraining = SimCLR
     _feature_training = Recipe(batch_size=256, learning_rate=1e-3, max_steps=100)
     _image_training = Recipe(batch_size=1000, learning_rate=1e-4, image_epochs=10)
     _head_fit = Recipe(batch_size=512, learning_rate=1e-2, max_steps=60)

@@ -17,37 +17,36 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.data import IndexedViews, Source
-from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import (
+from skdeepcluster.base import (
+    FEATURE_TEMPERATURE,
     GRAPH_ROWS,
+    IMAGE_TEMPERATURE,
+    TEMPERATURE,
+    CallbackReport,
+    DeepClusterer,
+    Judgement,
     MakeProjector,
     PairedViews,
-    Recipe,
-    n_fine_clusters,
-)
-from skdeepcluster.estimators._deep import on_cpu
-from skdeepcluster.estimators._inference import prepared_rows
-from skdeepcluster.estimators._judging import Judgement, is_better, judge_heads, judged_rows
-from skdeepcluster.estimators._pretraining import (
-    FEATURE_TEMPERATURE,
-    IMAGE_TEMPERATURE,
     Pretrainer,
-)
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._simclr import SimCLR
-from skdeepcluster.estimators._start import candidate_partitions
-from skdeepcluster.estimators._validation import (
-    TEMPERATURE,
+    Recipe,
+    candidate_partitions,
     integer,
+    is_better,
+    judge_heads,
+    judged_rows,
+    n_fine_clusters,
+    on_cpu,
     one_of,
     positive_integers,
+    prepared_rows,
     real,
 )
+from skdeepcluster.data import IndexedViews, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import DiscriminationObjective, RefinementObjective
+from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import Phase, Schedule, Trainer, constant, cosine, delayed, one_cycle
 
 FEATURE_TRAINING = Recipe(batch_size=256, learning_rate=1e-3, max_steps=300, samples_per_step=8 / 3)
@@ -241,6 +240,7 @@ class StableClusterDiscrimination(DeepClusterer):
     4
     """
 
+    _default_pretraining = SimCLR
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepClusterer._parameter_constraints,
         "n_clusters": [integer(1), "array-like"],
@@ -395,7 +395,9 @@ class StableClusterDiscrimination(DeepClusterer):
         return n_clusters
 
     def _projector(self) -> MakeProjector:
-        return (self._pretrainer() or SimCLR())._make_projector  # the stage itself teaches it
+        return (
+            self._pretrainer() or self._default_pretraining()
+        )._make_projector  # the stage itself teaches it
 
     def _phases(self) -> list[str]:
         phases = super()._phases()

@@ -16,22 +16,25 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
-from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import (
+from skdeepcluster.base import (
     GRAPH_ROWS,
+    CallbackReport,
+    DeepClusterer,
     PairedViews,
+    Pretrainer,
     Recipe,
+    TwoStageClusterer,
     given,
+    integer,
     n_fine_clusters,
+    one_of,
+    real,
 )
-from skdeepcluster.estimators._pretraining import Pretrainer
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._two_stage import TwoStageClusterer
-from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
 from skdeepcluster.networks import ClusterModel, build_denoiser, most_likely
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import GenerationObjective, GenerativeObjective
+from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import (
     MAX_SEED,
     PeriodicHook,
@@ -234,6 +237,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     (5, 64)
     """
 
+    _default_pretraining = SimCLR
     _feature_training = Recipe(batch_size=256, learning_rate=1e-3, max_steps=150)
     _image_training = Recipe(batch_size=256, learning_rate=1e-4, image_epochs=10)
     _head_fit = Recipe(batch_size=512, learning_rate=1e-2, max_steps=60)

@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import Recipe
-from skdeepcluster.estimators._pretraining import Pretrainer
-from skdeepcluster.estimators._two_stage import TwoStageClusterer
-from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.base import (
+    DeepClusterer,
+    Pretrainer,
+    Recipe,
+    TwoStageClusterer,
+    integer,
+    one_of,
+    real,
+)
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.objectives import MiniObjective
+from skdeepcluster.pretraining import SimCLR
 
 # Length of the heads' weights at the start. The paper's 100 makes predictions near certain, which
 # leaves nothing to learn from the moderate differences between neighbours.
@@ -198,6 +203,7 @@ class MiniClustering(TwoStageClusterer):
     (5, 3)
     """
 
+    _default_pretraining = SimCLR
     _feature_training = Recipe(batch_size=256, learning_rate=1e-2, max_steps=100)
     _image_training = Recipe(batch_size=512, learning_rate=1e-5, image_epochs=10)
     _head_fit = Recipe(batch_size=512, learning_rate=5e-2, max_steps=60)

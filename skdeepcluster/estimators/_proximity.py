@@ -10,22 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
-from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import (
+from skdeepcluster.base import (
     GRAPH_ROWS,
+    CallbackReport,
+    DeepClusterer,
     MakeProjector,
     PairedViews,
     Recipe,
     given,
+    integer,
     n_fine_clusters,
+    one_of,
+    real,
 )
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._simclr import SimCLR
-from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
 from skdeepcluster.networks import ClusterModel, build_critic, build_decoder
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import InterpolationObjective, ProximityObjective
+from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import PeriodicHook, Phase, Trainer, constant, one_cycle
 
 PRETRAINING = Recipe(batch_size=256, learning_rate=1e-3, max_steps=400, samples_per_step=6)
@@ -196,6 +198,7 @@ class ProximityDeepClustering(DeepClusterer):
     [40, 40, 300]
     """
 
+    _default_pretraining = SimCLR
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in DeepClusterer._parameter_constraints.items() if k != "pretraining"},
         "n_neighbors": [integer(1)],
@@ -266,7 +269,7 @@ class ProximityDeepClustering(DeepClusterer):
         """Return that nothing but the method's own first phase trains the encoder."""
 
     def _projector(self) -> MakeProjector:
-        return SimCLR()._make_projector  # the first phase teaches it
+        return self._default_pretraining()._make_projector  # the first phase teaches it
 
     def _own_phases(self) -> list[str]:
         return ["clustering"] if self._goes_on() else ["pretraining", "clustering"]

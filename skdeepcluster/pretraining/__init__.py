@@ -1,8 +1,8 @@
 """Pretraining: transformers that learn an embedding from pairs of views, without clusters."""
 
-from skdeepcluster.estimators._byol import BYOL
-from skdeepcluster.estimators._moco import MoCo
-from skdeepcluster.estimators._simclr import SimCLR
+from skdeepcluster.pretraining._byol import BYOL
+from skdeepcluster.pretraining._moco import MoCo
+from skdeepcluster.pretraining._simclr import SimCLR
 
 __all__ = ["BYOL", "MoCo", "SimCLR"]
 

@@ -28,9 +28,9 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
+from skdeepcluster.base import _validation
 from skdeepcluster.calibration import RegionCalibrator
 from skdeepcluster.datasets import ImageFiles
-from skdeepcluster.estimators import _validation
 from skdeepcluster.pretraining import BYOL, SimCLR
 from tests.estimators.soundness_helpers import CLUSTERERS, PRETRAINERS, flat_backbone
 
@@ -508,7 +508,7 @@ OTHER_SCALES = {
 def test_another_scale_is_refused_for(kind, tmp_path):
     first, second = OTHER_SCALES[kind]
     model = pixelwise().fit(first)
-    model.save(tmp_path / "model")
+    skdeepcluster.save(model, tmp_path / "model")
     loaded = skdeepcluster.load(tmp_path / "model", backbone=nn.Flatten())
     copied = pickle.loads(pickle.dumps(model))
     for fitted in (model, loaded, copied):
@@ -555,7 +555,7 @@ def test_a_backbone_of_any_precision_is_trained_in_single(X, dtype, tmp_path):
     np.testing.assert_array_equal(model.transform(X), single.transform(X))
     assert all(torch.equal(own.state_dict()[name], weights[name]) for name in weights)
     assert {tensor.dtype for tensor in own.state_dict().values()} <= {dtype, torch.int64}
-    model.save(tmp_path / "model")
+    skdeepcluster.save(model, tmp_path / "model")
     loaded = skdeepcluster.load(tmp_path / "model", backbone=own)
     np.testing.assert_array_equal(loaded.predict(X), model.labels_)
 

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skdeepcluster import StableClusterDiscrimination
-from skdeepcluster.estimators._judging import Judgement
+from skdeepcluster.base._judging import Judgement
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.objectives import RefinementObjective
 from tests.estimators.callback_helpers import (

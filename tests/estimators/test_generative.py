@@ -52,7 +52,7 @@ def test_the_seed_decides(fitted, tmp_path):
     first = fitted.sample(3, cluster=1, random_state=0)
     np.testing.assert_array_equal(first, fitted.sample(3, cluster=1, random_state=0))
     assert not np.array_equal(first, fitted.sample(3, cluster=1, random_state=1))
-    fitted.save(tmp_path / "model")
+    skdeepcluster.save(fitted, tmp_path / "model")
     again = skdeepcluster.load(tmp_path / "model")
     np.testing.assert_array_equal(again.sample(3, cluster=1, random_state=0), first)
 

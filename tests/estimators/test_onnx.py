@@ -17,6 +17,7 @@ from skdeepcluster import (
     MiniClustering,
     ProximityDeepClustering,
     StableClusterDiscrimination,
+    to_onnx,
 )
 from skdeepcluster.pretraining import BYOL, SimCLR
 from tests.estimators.test_promises import LOST_CLUSTERS, tiny_backbone
@@ -81,7 +82,7 @@ def assert_answers(found, model, data):
 def test_a_clusterer_answers_as_its_file(model, data, tmp_path):
     model.fit(data)
     before = dict(vars(model))
-    model.to_onnx(tmp_path / "model.onnx")
+    to_onnx(model, tmp_path / "model.onnx")
     assert os.listdir(tmp_path) == ["model.onnx"]
     assert all(vars(model)[name] is value for name, value in before.items())
     one, all_rows = run(tmp_path / "model.onnx", data)
@@ -92,7 +93,7 @@ def test_a_clusterer_answers_as_its_file(model, data, tmp_path):
 def test_the_number_that_was_chosen_answers(tmp_path):
     model = StableClusterDiscrimination([2, 4], random_state=0).fit(NOISE)
     for k in (2, 4):
-        model.choose(k).to_onnx(str(tmp_path / "model.onnx"))  # the earlier one is replaced
+        to_onnx(model.choose(k), str(tmp_path / "model.onnx"))  # the earlier one is replaced
         assert_answers(run(tmp_path / "model.onnx", NOISE)[1], model.choose(k), NOISE)
 
 
@@ -104,7 +105,7 @@ def test_the_number_that_was_chosen_answers(tmp_path):
     ],
 )
 def test_a_pretraining_gives_the_embedding(model, data, tmp_path):
-    model.fit(data).to_onnx(tmp_path / "model.onnx")
+    to_onnx(model.fit(data), tmp_path / "model.onnx")
     for found, rows in zip(run(tmp_path / "model.onnx", data), (data[:1], data), strict=True):
         assert list(found) == ["embedding"]
         np.testing.assert_allclose(found["embedding"], model.transform(rows), atol=1e-4)
@@ -112,7 +113,7 @@ def test_a_pretraining_gives_the_embedding(model, data, tmp_path):
 
 def test_an_unfitted_estimator_is_not_exported(tmp_path):
     with pytest.raises(NotFittedError):
-        MiniClustering(3).to_onnx(tmp_path / "model.onnx")
+        to_onnx(MiniClustering(3), tmp_path / "model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def fitted():
 def test_a_missing_package_is_named_with_its_extra(missing, fitted, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf"{missing}: pip install 'skdeepcluster\[onnx\]'"):
-        fitted.to_onnx(tmp_path / "model.onnx")
+        to_onnx(fitted, tmp_path / "model.onnx")
 
 
 class Undecided(nn.Linear):
@@ -136,7 +137,7 @@ def test_a_backbone_that_cannot_be_exported_is_named(tmp_path):
     model = MiniClustering(3, random_state=0, max_epochs=1, backbone=Undecided(5, 4)).fit(NOISE)
     (tmp_path / "model.onnx").write_text("the last one")
     with pytest.raises(ValueError, match=r"MiniClustering cannot be exported: .*backbone"):
-        model.to_onnx(tmp_path / "model.onnx")
+        to_onnx(model, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "the last one"
     assert os.listdir(tmp_path) == ["model.onnx"]
 
@@ -144,7 +145,7 @@ def test_a_backbone_that_cannot_be_exported_is_named(tmp_path):
 def test_global_state_is_left_alone(fitted, tmp_path, capfd):
     torch.manual_seed(3)
     state, threads, filters = torch.get_rng_state(), torch.get_num_threads(), warnings.filters[:]
-    fitted.to_onnx(tmp_path / "model.onnx")
+    to_onnx(fitted, tmp_path / "model.onnx")
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
@@ -168,5 +169,5 @@ def test_warnings_of_the_exporter_alone_are_hidden(
 
     monkeypatch.setattr(torch.onnx, "export", warn_and_export)
     warnings.simplefilter("always")
-    fitted.to_onnx(tmp_path / "model.onnx")
+    to_onnx(fitted, tmp_path / "model.onnx")
     assert [str(warning.message) for warning in recwarn] == ["deprecated"] * is_shown

@@ -25,7 +25,7 @@ from skdeepcluster import (
     MiniClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.estimators._pretraining import remembered
+from skdeepcluster.base._pretrainer import remembered
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import multilayer_perceptron
 from skdeepcluster.objectives import BYOLObjective, ContrastiveObjective, MoCoObjective
@@ -205,7 +205,7 @@ def test_few_samples(case, n):
 
 
 def test_rows_beyond_the_graph_of_neighbors_are_embedded_too(method, monkeypatch):
-    monkeypatch.setattr("skdeepcluster.estimators._building.GRAPH_ROWS", 60)
+    monkeypatch.setattr("skdeepcluster.base._building.GRAPH_ROWS", 60)
     labels = KMeans(3, n_init=10, random_state=0).fit_predict(
         method.set_params(max_epochs=30).fit_transform(X)
     )

@@ -528,7 +528,7 @@ def test_uint8_and_unit_floats_are_the_same_images(image_method):
 
 
 def test_images_with_pretraining_and_a_timm_backbone(image_method, monkeypatch):
-    short = skdeepcluster.estimators._building.Recipe(8, learning_rate=1e-3, image_epochs=1)
+    short = skdeepcluster.base._building.Recipe(8, learning_rate=1e-3, image_epochs=1)
     monkeypatch.setattr(SimCLR, "_image_recipe", short)
     model = image_method.set_params(backbone="test_resnet", pretraining="auto").fit(IMAGES)
     assert {r["phase"] for r in model.history_} == {"pretraining", "clustering", "calibration"}
@@ -626,7 +626,7 @@ def test_unreadable_files_are_named_or_skipped_and_listed(folder):
 
 def test_a_folder_that_does_not_fit_into_memory_is_streamed(folder, image_method, monkeypatch):
     labels = clone(image_method).fit(folder).labels_
-    monkeypatch.setattr("skdeepcluster.estimators._validation.free_memory", lambda device: 0)
+    monkeypatch.setattr("skdeepcluster.base._validation.free_memory", lambda device: 0)
     image_method.set_params(num_workers=2)
     np.testing.assert_array_equal(image_method.fit(folder).labels_, labels)
 
@@ -827,7 +827,7 @@ def test_a_loss_that_is_not_finite_raises_and_leaves_a_usable_model(name):
 def test_batches_without_confident_samples_change_nothing(monkeypatch):
     # Heads that are never sure, and stay so.
     monkeypatch.setattr("skdeepcluster.estimators._mini.FEATURE_LOGIT_SCALE", 0.1)
-    slow = skdeepcluster.estimators._building.Recipe(512, learning_rate=1e-9, max_steps=20)
+    slow = skdeepcluster.base._building.Recipe(512, learning_rate=1e-9, max_steps=20)
     monkeypatch.setattr(MiniClustering, "_head_fit", slow)
     model = MiniClustering(3, random_state=0, max_epochs=7).fit(X)
     start = clone(model).set_params(max_epochs=0).fit(X)

@@ -26,9 +26,10 @@ from skdeepcluster import (
     MiniClustering,
     ProximityDeepClustering,
     StableClusterDiscrimination,
+    save,
 )
 from skdeepcluster.callbacks import EmbeddingMonitor
-from skdeepcluster.estimators import _saving
+from skdeepcluster.persistence import _files
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 from tests.estimators.test_promises import ESTIMATORS, tiny_backbone
 
@@ -153,7 +154,7 @@ def module_of(model):
 
 
 def save_and_load(model, folder):
-    model.save(folder)
+    save(model, folder)
     return skdeepcluster.load(folder, backbone=module_of(model))
 
 
@@ -218,7 +219,7 @@ def test_a_loaded_model_is_the_same(name, tmp_path):
 )
 def test_a_loaded_model_goes_on_as_the_one_that_was_saved(name, tmp_path):
     model, data = fitted(name)
-    model.save(tmp_path)
+    save(model, tmp_path)
     again = skdeepcluster.load(tmp_path, backbone=module_of(model))
     models = pickle.loads(pickle.dumps(model)), again
     for one in models:
@@ -242,7 +243,7 @@ def test_a_loaded_model_generates_the_same_samples(name, tmp_path):
 @cases(["default", "several numbers"])
 def test_a_loaded_model_can_be_saved_again_to_the_same_bytes(name, tmp_path):
     model, _ = fitted(name)
-    save_and_load(model, tmp_path / "a").save(tmp_path / "b")
+    save(save_and_load(model, tmp_path / "a"), tmp_path / "b")
     for file in FILES:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -343,7 +344,7 @@ def test_a_model_fitted_on_a_gpu_loads_and_predicts_without(tmp_path):
 
 def test_nothing_of_the_training_data_is_kept(tmp_path):
     def size(data):
-        MiniClustering(3, random_state=0, max_epochs=1, calibrate=False).fit(data).save(tmp_path)
+        save(MiniClustering(3, random_state=0, max_epochs=1, calibrate=False).fit(data), tmp_path)
         return (tmp_path / FILES[1]).stat().st_size
 
     # Every sample has a label of eight bytes.
@@ -366,7 +367,7 @@ def test_global_state_is_left_alone(tmp_path):
 
 def test_a_module_has_to_be_given_again(tmp_path):
     model, data = fitted("module")
-    model.save(tmp_path)
+    save(model, tmp_path)
     with pytest.raises(
         ValueError,
         match=r"backbone cannot be read: it was a module \(Sequential\).*backbone=\.\.\.",
@@ -382,7 +383,7 @@ def test_a_module_has_to_be_given_again(tmp_path):
 
 def test_weights_have_the_type_in_which_they_were_trained(tmp_path):
     model, data = fitted("half module")
-    model.save(tmp_path)
+    save(model, tmp_path)
     again = skdeepcluster.load(tmp_path, backbone=Half(5, 6))
     assert_same_answers(again, model, data)
     assert again._model.embedding.backbone.weight.dtype == torch.bfloat16
@@ -399,13 +400,13 @@ def test_weights_have_the_type_in_which_they_were_trained(tmp_path):
     ],
 )
 def test_a_module_of_another_architecture_is_refused(backbone, message, tmp_path):
-    fitted("module")[0].save(tmp_path)
+    save(fitted("module")[0], tmp_path)
     with pytest.raises(ValueError, match=message):
         skdeepcluster.load(tmp_path, backbone=backbone)
 
 
 def test_a_module_that_is_not_needed_is_refused(tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     with pytest.raises(ValueError, match=r"backbone=Linear was given.*backbone='auto'. Leave it"):
         skdeepcluster.load(tmp_path, backbone=nn.Linear(5, 2))
 
@@ -422,7 +423,7 @@ def test_a_folder_in_timms_layout_is_not_looked_at(tmp_path, monkeypatch):
     folder = tmp_path / "timm"
     timm.models.save_for_hf(timm.create_model(TINY, num_classes=5), folder, safe_serialization=True)
     model = MiniClustering(**BRIEF_CLUSTERER, backbone=folder).fit(IMAGES)
-    model.save(tmp_path / "model")
+    save(model, tmp_path / "model")
     folder.rename(tmp_path / "elsewhere")
     again = skdeepcluster.load(tmp_path / "model")
     assert again.backbone == folder
@@ -492,10 +493,10 @@ def test_a_method_with_attributes_of_its_own(tmp_path):
 def test_a_class_that_was_defined_anew(tmp_path):
     first = type("Anew", (MiniClustering,), {"__init__": MiniClustering.__init__})
     model = first(3, random_state=0, max_epochs=1).fit(NOISE)
-    model.save(tmp_path)
+    save(model, tmp_path)
     second = type("Anew", (MiniClustering,), {"__init__": MiniClustering.__init__})
     with pytest.raises(ValueError, match=r"same name.*defined anew"):
-        model.save(tmp_path)
+        save(model, tmp_path)
     assert type(skdeepcluster.load(tmp_path)) is second
 
 
@@ -505,7 +506,7 @@ def test_a_class_that_was_defined_anew(tmp_path):
 @pytest.mark.parametrize("estimator", [MiniClustering(3), BYOL()])
 def test_an_unfitted_estimator_is_not_saved(estimator, tmp_path):
     with pytest.raises(NotFittedError):
-        estimator.save(tmp_path / "model")
+        save(estimator, tmp_path / "model")
     assert os.listdir(tmp_path) == []
 
 
@@ -541,12 +542,12 @@ class NoText:
 )
 def test_what_would_not_be_the_same_is_not_saved(change, message, tmp_path):
     model = pickle.loads(pickle.dumps(fitted("default")[0]))
-    model.save(tmp_path / "model")
+    save(model, tmp_path / "model")
     before = {file: (tmp_path / "model" / file).read_bytes() for file in FILES}
     change(model)
     for folder in ("model", "other"):
         with pytest.raises(ValueError, match=f"(?s)This MiniClustering cannot be saved.*{message}"):
-            model.save(tmp_path / folder)
+            save(model, tmp_path / folder)
     # The earlier model is left, and nothing else.
     assert {f: (tmp_path / "model" / f).read_bytes() for f in FILES} == before
     assert os.listdir(tmp_path) == ["model"]
@@ -557,14 +558,14 @@ def test_networks_that_would_answer_differently_are_not_saved(tmp_path):
     model = pickle.loads(pickle.dumps(fitted("one stage")[0]))
     model.set_params(temperature=0.06)  # no shape tells
     with pytest.raises(ValueError, match=r"answer differently. Set the parameters back"):
-        model.save(tmp_path)
+        save(model, tmp_path)
 
 
 # --- folders and disks ---------------------------------------------------------------------------
 
 
 def test_an_earlier_model_is_replaced(tmp_path):
-    fitted("several numbers")[0].save(tmp_path)
+    save(fitted("several numbers")[0], tmp_path)
     model, data = fitted("default")
     assert_same_answers(save_and_load(model, str(tmp_path)), model, data)
     assert sorted(os.listdir(tmp_path)) == FILES
@@ -574,7 +575,7 @@ def test_an_earlier_model_is_replaced(tmp_path):
 def test_a_folder_with_other_files_is_left_alone(name, tmp_path):
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=f"holds '{name}'. Name a folder of its own"):
-        fitted("default")[0].save(tmp_path)
+        save(fitted("default")[0], tmp_path)
     assert os.listdir(tmp_path) == [name]
 
 
@@ -582,14 +583,14 @@ def test_a_folder_with_other_files_is_left_alone(name, tmp_path):
 def test_a_model_of_another_kind_is_left_alone(content, tmp_path):
     (tmp_path / "model.json").write_text(content)
     with pytest.raises(ValueError, match="holds another model"):
-        fitted("default")[0].save(tmp_path)
+        save(fitted("default")[0], tmp_path)
     assert (tmp_path / "model.json").read_text() == content
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match=r"is a file. Name a folder"):
-        fitted("default")[0].save(tmp_path / "file")
+        save(fitted("default")[0], tmp_path / "file")
     with pytest.raises(FileNotFoundError, match=r"holds no model\.json"):
         skdeepcluster.load(tmp_path / "file")
     with pytest.raises(FileNotFoundError, match=r"holds no model\.json"):
@@ -619,7 +620,7 @@ def save_and_die(model, folder, monkeypatch, n_steps):
         patch.setattr(os, "replace", cut(replace))
         patch.setattr(Path, "unlink", cut(unlink))
         with pytest.raises(CutShort):
-            model.save(folder)
+            save(model, folder)
     return FILES[0] in done
 
 
@@ -630,7 +631,7 @@ def test_a_model_is_replaced_as_a_whole_or_not_at_all(
 ):
     old, data = fitted("two heads, no votes")
     models = [fitted(name)[0] for name in ("default", "several numbers")]
-    old.save(tmp_path)
+    save(old, tmp_path)
     steps = [n_steps] if n_steps_before is None else [n_steps_before, n_steps]
     for model, n in zip(models, steps, strict=False):
         old = model if save_and_die(model, tmp_path, monkeypatch, n) else old
@@ -640,7 +641,7 @@ def test_a_model_is_replaced_as_a_whole_or_not_at_all(
 
 
 def test_a_folder_without_its_tensors_is_named(tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     (tmp_path / FILES[1]).unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no tensors\.safetensors\. Give the folder"):
         skdeepcluster.load(tmp_path)
@@ -649,15 +650,15 @@ def test_a_folder_without_its_tensors_is_named(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
 def test_a_full_disk_is_named_and_the_earlier_model_left(tmp_path):
     model, data = fitted("default")
-    model.save(tmp_path / "model")
+    save(model, tmp_path / "model")
     with open(tmp_path / "model.pickle", "wb") as file:
         pickle.dump(model, file)
     program = f"""
-        import pickle, resource
+        import pickle, resource, skdeepcluster
         model = pickle.load(open({str(tmp_path / "model.pickle")!r}, "rb"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
         try:
-            model.save({str(tmp_path / "model")!r})
+            skdeepcluster.save(model, {str(tmp_path / "model")!r})
         except OSError as error:
             print(error)
     """
@@ -670,7 +671,7 @@ def test_a_full_disk_is_named_and_the_earlier_model_left(tmp_path):
 def test_others_may_read_both_files_or_none(tmp_path):
     old = os.umask(0o027)
     try:
-        fitted("default")[0].save(tmp_path / "model")
+        save(fitted("default")[0], tmp_path / "model")
     finally:
         os.umask(old)
     assert {oct((tmp_path / "model" / f).stat().st_mode & 0o777) for f in FILES} == {"0o640"}
@@ -845,7 +846,7 @@ def setting(*path):
 )
 def test_a_changed_field_is_named(name, text, message, tmp_path):
     model, _ = fitted(name)
-    model.save(tmp_path)
+    save(model, tmp_path)
     change(tmp_path, text=text)
     with pytest.raises(ValueError, match=f"(?s){tmp_path}' cannot be loaded.*{message}"):
         skdeepcluster.load(tmp_path, backbone=module_of(model))
@@ -888,7 +889,7 @@ HEAD = "networks.model.head.weight"
     ],
 )
 def test_a_changed_tensor_is_named(tensors, message, tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     change(tmp_path, tensors=tensors)
     with pytest.raises(ValueError, match=f"(?s){tmp_path}' cannot be loaded.*{message}"):
         skdeepcluster.load(tmp_path)
@@ -896,7 +897,7 @@ def test_a_changed_tensor_is_named(tensors, message, tmp_path):
 
 def test_the_helpers_of_these_tests_change_nothing_else(tmp_path):
     model, data = fitted("default")
-    model.save(tmp_path)
+    save(model, tmp_path)
     change(tmp_path, text=lambda t: None, tensors=lambda t: None)
     assert_same_answers(skdeepcluster.load(tmp_path), model, data)
 
@@ -928,7 +929,7 @@ def test_a_pickle_can_do_harm(tmp_path, monkeypatch):
 def test_what_is_no_safetensors_file_is_refused(content, right_checksum, tmp_path, monkeypatch):
     monkeypatch.setenv("HARM", str(tmp_path / "harm"))
     folder = tmp_path / "model"
-    fitted("default")[0].save(folder)
+    save(fitted("default")[0], folder)
     if content == "torch":
         torch.save({HEAD: Harmful()}, folder / FILES[1])
     else:
@@ -944,7 +945,7 @@ def test_what_is_no_safetensors_file_is_refused(content, right_checksum, tmp_pat
 @pytest.mark.parametrize("place", [0.0, 0.01, 0.5, 0.999])
 @pytest.mark.parametrize("right_checksum", [True, False])
 def test_a_cut_file_is_refused(place, right_checksum, tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     content = (tmp_path / FILES[1]).read_bytes()
     (tmp_path / FILES[1]).write_bytes(content[: int(place * len(content))])
     if right_checksum:
@@ -954,7 +955,7 @@ def test_a_cut_file_is_refused(place, right_checksum, tmp_path):
 
 
 def test_one_wrong_bit_is_noticed(tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     content = bytearray((tmp_path / FILES[1]).read_bytes())
     content[-100] ^= 1
     (tmp_path / FILES[1]).write_bytes(content)
@@ -964,7 +965,7 @@ def test_one_wrong_bit_is_noticed(tmp_path):
 
 def test_a_loaded_model_does_not_need_its_file(tmp_path):
     model, data = fitted("default")
-    model.save(tmp_path)
+    save(model, tmp_path)
     again = skdeepcluster.load(tmp_path)
     with open(tmp_path / FILES[1], "r+b") as file:
         file.write(b"\xff" * (tmp_path / FILES[1]).stat().st_size)
@@ -976,7 +977,7 @@ def test_a_loaded_model_does_not_need_its_file(tmp_path):
 def test_files_of_two_models_are_not_mixed(tmp_path):
     for name in ("a", "b"):
         model = MiniClustering(3, random_state=ord(name), max_epochs=1).fit(NOISE)
-        model.save(tmp_path / name)
+        save(model, tmp_path / name)
     (tmp_path / "a" / FILES[0]).replace(tmp_path / "b" / FILES[0])
     with pytest.raises(ValueError, match="belongs to another"):
         skdeepcluster.load(tmp_path / "b")
@@ -988,14 +989,14 @@ def test_files_of_two_models_are_not_mixed(tmp_path):
     ids=["empty", "cut", "a list", "a number", "no text", "too deep", "no end"],
 )
 def test_what_is_no_json_text_is_refused(content, tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     (tmp_path / FILES[0]).write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.json (is no JSON|was not written)"):
         skdeepcluster.load(tmp_path)
 
 
 def test_values_that_are_too_deep_are_refused(tmp_path):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     content = (tmp_path / FILES[0]).read_text()
     deep = '{"$tuple": [' * 900 + "]}" * 900
     (tmp_path / FILES[0]).write_text(content.replace('"verbose": 0', f'"verbose": {deep}'))
@@ -1008,24 +1009,24 @@ def test_values_that_are_too_deep_are_refused(tmp_path):
 
 
 def test_a_large_text_is_refused_unread(tmp_path, monkeypatch):
-    fitted("default")[0].save(tmp_path)
+    save(fitted("default")[0], tmp_path)
     size = (tmp_path / FILES[0]).stat().st_size
-    monkeypatch.setattr(_saving, "MOST_TEXT_BYTES", size - 1)
+    monkeypatch.setattr(_files, "MOST_TEXT_BYTES", size - 1)
     monkeypatch.setattr(json, "loads", None)
     with pytest.raises(ValueError, match=rf"model\.json has {size} bytes, more than {size - 1}"):
         skdeepcluster.load(tmp_path)
 
 
 def test_what_load_would_refuse_as_too_large_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(_saving, "MOST_TEXT_BYTES", 1000)
+    monkeypatch.setattr(_files, "MOST_TEXT_BYTES", 1000)
     with pytest.raises(ValueError, match="more than load reads"):
-        fitted("default")[0].save(tmp_path)
+        save(fitted("default")[0], tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_links_out_of_the_folder_are_refused(file, tmp_path):
-    fitted("default")[0].save(tmp_path / "model")
+    save(fitted("default")[0], tmp_path / "model")
     link, target = tmp_path / "model" / file, tmp_path / "elsewhere"
     link.rename(target)
     link.symlink_to(target)
@@ -1039,7 +1040,7 @@ def test_links_out_of_the_folder_are_refused(file, tmp_path):
 
 def test_a_link_to_the_folder_itself_is_followed(tmp_path):
     model, data = fitted("default")
-    model.save(tmp_path / "model")
+    save(model, tmp_path / "model")
     (tmp_path / "link").symlink_to(tmp_path / "model")
     assert_same_answers(skdeepcluster.load(tmp_path / "link"), model, data)
 
@@ -1054,7 +1055,7 @@ def test_nothing_is_opened_but_the_two_files_and_nothing_executed(tmp_path):
         (name, form) for name in ("backbone", "pretrained", "checkpoint_dir") for form in FORMS
     ]
     for place, (name, form) in enumerate(names):
-        model.save(tmp_path / str(place))
+        save(model, tmp_path / str(place))
         change(tmp_path / str(place), text=setting("parameters", name, form))
     program = f"""
         import os, sys
@@ -1110,7 +1111,7 @@ def test_a_number_in_a_small_file_takes_no_memory(tmp_path):
     # How large images are is in no tensor: it is not refused, and matters when there are images.
     sized = [("images, one stage", lambda text: text["fitted"].update(LARGE))]
     for place, (name, text) in enumerate(GREEDY + sized):
-        fitted(name)[0].save(tmp_path / str(place))
+        save(fitted(name)[0], tmp_path / str(place))
         change(tmp_path / str(place), text=text)
     program = f"""
         import resource
@@ -1137,7 +1138,7 @@ def test_a_fresh_process_knows_all_classes(tmp_path):
     names = ["SimCLR", "MoCo", "BYOL", "one stage", "calibrated", "default", "proximity"]
     names += ["generative"]
     for name in names:
-        fitted(name)[0].save(tmp_path / name)
+        save(fitted(name)[0], tmp_path / name)
     program = f"""
         import skdeepcluster
         print(*[skdeepcluster.load({str(tmp_path)!r} + "/" + n) for n in {names!r}], sep="|")

@@ -134,10 +134,10 @@ def test_nor_the_calibration_of_another_clusterer(surroundings):
 @pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
 def test_nor_a_model_that_is_written_read_and_trained_on(tmp_path, surroundings):
     model = MiniClustering(3, random_state=0, max_epochs=1, warm_start=True).fit(X)
-    model.save(tmp_path / "before")
+    skdeepcluster.save(model, tmp_path / "before")
     expected = skdeepcluster.load(tmp_path / "before").fit(X).transform(X)
     with surroundings():
-        model.save(tmp_path / "inside")
+        skdeepcluster.save(model, tmp_path / "inside")
         again = skdeepcluster.load(tmp_path / "inside")
         np.testing.assert_array_equal(again.predict(X), model.labels_)
         np.testing.assert_array_equal(again.fit(X).transform(X), expected)

@@ -18,7 +18,8 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.estimators import _base, _discrimination, _generative, _two_stage
+from skdeepcluster.base import _clusterer, _two_stage
+from skdeepcluster.estimators import _discrimination, _generative
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import (
     BYOLObjective,
@@ -408,7 +409,7 @@ def handed(monkeypatch):
         listen(listening, "__init__", listening.__name__)
     listen(ProximityObjective, "refresh", "refresh")
     listen(_generative, "build_denoiser", "build_denoiser")
-    listen(_base, "build_views", "build_views")
+    listen(_clusterer, "build_views", "build_views")
     listen(_two_stage, "choose_partition", "choose_partition")
     for module in (_two_stage, _discrimination):
         listen(module, "candidate_partitions", "candidate_partitions")

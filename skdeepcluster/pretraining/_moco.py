@@ -10,10 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdeepcluster.estimators._building import Recipe
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._pretraining import Pretrainer, remembered
-from skdeepcluster.estimators._validation import TEMPERATURE, integer, one_of, real
+from skdeepcluster.base import (
+    TEMPERATURE,
+    DeepEstimator,
+    Pretrainer,
+    Recipe,
+    integer,
+    one_of,
+    real,
+    remembered,
+)
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import MoCoObjective
 

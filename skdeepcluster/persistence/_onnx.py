@@ -9,13 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._inference import Predictions, consult
-from skdeepcluster.estimators._prediction import PredictingEstimator
+from skdeepcluster.base import (
+    DeepEstimator,
+    PredictingEstimator,
+    Predictions,
+    consult,
+)
 from skdeepcluster.networks import ClusterModel
+from skdeepcluster.persistence._checks import check_is_ours
 from skdeepcluster.training import undisturbed
 
 INPUT = "X"
@@ -42,9 +45,50 @@ class _Answers(nn.Module):
 
 
 @undisturbed()
-def export(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
-    """Write the networks of an estimator; see its method ``to_onnx``."""
-    check_is_fitted(estimator)
+def to_onnx(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
+    """Write the networks of a fitted estimator, from raw samples to probabilities, as an ONNX file.
+
+    Its input ``X`` has shape (n_samples, n_features) or (n_samples, channels, height, width),
+    for any number of samples, and is float32; images of uint8 are passed as float32 from 0 to
+    255. Its outputs are ``embedding`` and, of clusterers, ``labels`` and ``probabilities``, as
+    ``transform``, ``predict`` and ``predict_proba`` return them, calibration included.
+
+    Needs the packages onnx and onnxscript: ``pip install 'skdeepcluster[onnx]'``.
+
+    Parameters
+    ----------
+    estimator : estimator of this package
+        Fitted: a clusterer or a pretraining.
+    path : path
+        The file; one of that name is replaced.
+
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If it is no estimator of this package.
+    ImportError
+        If onnx or onnxscript is missing.
+    ValueError
+        If a `backbone` does what ONNX cannot express.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import onnxruntime
+    >>> import skdeepcluster
+    >>> from sklearn.datasets import load_digits
+    >>> X, _ = load_digits(n_class=3, return_X_y=True)
+    >>> model = skdeepcluster.MiniClustering(3, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skdeepcluster.to_onnx(model, f"{folder}/model.onnx")
+    ...     session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+    >>> embedding, labels, probabilities = session.run(None, {"X": X.astype("float32")})
+    >>> bool((labels == model.labels_).all())
+    True
+    """
+    check_is_ours(estimator, "to_onnx")
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ImportError(

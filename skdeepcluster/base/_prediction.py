@@ -12,9 +12,9 @@ from sklearn.base import ClusterMixin
 from sklearn.utils import check_scalar
 from torch import nn
 
+from skdeepcluster.base._estimator import DeepEstimator
+from skdeepcluster.base._inference import Predictions, entropy
 from skdeepcluster.calibration import ConfidenceHead
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._inference import Predictions, entropy
 from skdeepcluster.networks import ClusterModel
 
 

@@ -21,12 +21,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skdeepcluster.data import Source, check_targets
-from skdeepcluster.datasets import ImageFiles
-from skdeepcluster.estimators._building import MakeProjector, Recipe, given
-from skdeepcluster.estimators._inference import Predictions, infer
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._validation import (
+from skdeepcluster.base._building import MakeProjector, Recipe, given
+from skdeepcluster.base._inference import Predictions, infer
+from skdeepcluster.base._report import CallbackReport
+from skdeepcluster.base._validation import (
     integer,
     one_of,
     open_source,
@@ -34,6 +32,8 @@ from skdeepcluster.estimators._validation import (
     real,
     validates_parameters,
 )
+from skdeepcluster.data import Source, check_targets
+from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.networks import DEFAULT_IMAGE_BACKBONE, ClusterModel
 from skdeepcluster.training import (
     MAX_SEED,
@@ -194,98 +194,6 @@ class DeepEstimator(
             Samples that belong together lie close together, as measured by the cosine.
         """
         return self._infer(X, lambda batch: batch.embedding.numpy())
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a folder that :func:`skdeepcluster.load` reads.
-
-        The folder holds ``model.json`` and ``tensors.safetensors``: numbers and text, no code. They
-        are read back and compared before they take the place of an earlier model. Neither training
-        data nor callbacks are in them, nor is a `backbone` that is a module, though its trained
-        weights are. Where several processes fit together, one of them should save.
-
-        Parameters
-        ----------
-        path : path
-            Folder; made if there is none. It may hold an earlier model, and nothing else.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If something cannot be kept as numbers and text, a ``RandomState`` for example, if
-            parameters were changed after the fit so that they no longer describe its networks, or
-            if ``path`` holds other files.
-        OSError
-            If the files cannot be written, for example to a full disk.
-
-        See Also
-        --------
-        skdeepcluster.load : Read it again.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from sklearn.datasets import load_digits
-        >>> import skdeepcluster
-        >>> X, _ = load_digits(n_class=3, return_X_y=True)
-        >>> model = skdeepcluster.MiniClustering(3, random_state=0).fit(X)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.save(folder)
-        ...     files = sorted(file.name for file in Path(folder).iterdir())
-        ...     again = skdeepcluster.load(folder)
-        >>> files
-        ['model.json', 'tensors.safetensors']
-        >>> bool((again.predict(X) == model.labels_).all())
-        True
-        """
-        from skdeepcluster.estimators._saving import save  # it needs this class
-
-        save(self, path)
-
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the networks, from raw samples to probabilities, as one ONNX file.
-
-        Its input ``X`` has shape (n_samples, n_features) or (n_samples, channels, height, width),
-        for any number of samples, and is float32; images of uint8 are passed as float32 from 0 to
-        255. Its outputs are ``embedding`` and, of clusterers, ``labels`` and ``probabilities``, as
-        :meth:`transform`, ``predict`` and ``predict_proba`` return them, calibration included.
-
-        Needs the packages onnx and onnxscript: ``pip install 'skdeepcluster[onnx]'``.
-
-        Parameters
-        ----------
-        path : path
-            The file; one of that name is replaced.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        ImportError
-            If onnx or onnxscript is missing.
-        ValueError
-            If a `backbone` does what ONNX cannot express.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import onnxruntime
-        >>> from sklearn.datasets import load_digits
-        >>> from skdeepcluster import MiniClustering
-        >>> X, _ = load_digits(n_class=3, return_X_y=True)
-        >>> model = MiniClustering(3, random_state=0).fit(X)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.to_onnx(f"{folder}/model.onnx")
-        ...     session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
-        >>> embedding, labels, probabilities = session.run(None, {"X": X.astype("float32")})
-        >>> bool((labels == model.labels_).all())
-        True
-        """
-        from skdeepcluster.estimators._onnx import export  # it needs this class
-
-        export(self, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return all(hasattr(self, name) for name in self._NETWORKS)

@@ -14,27 +14,26 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from skdeepcluster._warnings import warn
-from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
-from skdeepcluster.data import SelectedSource, Source
-from skdeepcluster.estimators._building import (
+from skdeepcluster.base._building import (
     MakeProjector,
     PairedViews,
     build_networks,
     build_views,
     load_earlier,
 )
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._inference import embed_and_label, prepared_rows, vote
-from skdeepcluster.estimators._prediction import PredictingEstimator
-from skdeepcluster.estimators._pretraining import Pretrainer
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._simclr import SimCLR
-from skdeepcluster.estimators._validation import (
+from skdeepcluster.base._estimator import DeepEstimator
+from skdeepcluster.base._inference import embed_and_label, prepared_rows, vote
+from skdeepcluster.base._prediction import PredictingEstimator
+from skdeepcluster.base._pretrainer import Pretrainer
+from skdeepcluster.base._report import CallbackReport
+from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
     unnamed,
     validate_parameters,
 )
+from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
+from skdeepcluster.data import SelectedSource, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
 from skdeepcluster.numerics import cluster_means
@@ -66,6 +65,9 @@ class DeepClusterer(PredictingEstimator):
         "_n_sized": int,
         "_confidence": ConfidenceHead | None,
     }
+
+    # What pretraining="auto" stands for.
+    _default_pretraining: ClassVar[type[Pretrainer]]
 
     n_clusters: int
     pretraining: str | Pretrainer | None
@@ -189,7 +191,7 @@ class DeepClusterer(PredictingEstimator):
         # A backbone that arrives trained is the result of a longer pretraining than ours.
         if self._takes_images() and is_pretrained(self.backbone, self.pretrained):
             return None
-        return SimCLR()
+        return self._default_pretraining()
 
     def _check_pretrainer(self, pretrainer: Pretrainer) -> None:
         """Refuse what would be ignored: the network is the clusterer's, the method the other's."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skdeepcluster.base._building import PairedViews, Recipe
+from skdeepcluster.base._inference import prepared_rows
+from skdeepcluster.base._judging import judged_rows
+from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.data import NeighborViews, Source
-from skdeepcluster.estimators._building import PairedViews, Recipe
-from skdeepcluster.estimators._inference import prepared_rows
-from skdeepcluster.estimators._judging import judged_rows
-from skdeepcluster.estimators._report import CallbackReport
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import KMeansResult, best_separated, kmeans, merged_partitions
 from skdeepcluster.objectives import HeadFit

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skdeepcluster._warnings import warn
+from skdeepcluster.base._inference import prepared_rows
 from skdeepcluster.data import (
     AugmentedViews,
     NeighborViews,
@@ -19,7 +20,6 @@ from skdeepcluster.data import (
     moments,
     value_range,
 )
-from skdeepcluster.estimators._inference import prepared_rows
 from skdeepcluster.networks import (
     EmbeddingNetwork,
     Standardize,

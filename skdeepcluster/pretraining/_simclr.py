@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdeepcluster.estimators._building import Recipe
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._pretraining import (
+from skdeepcluster.base import (
     FEATURE_TEMPERATURE,
     IMAGE_TEMPERATURE,
+    TEMPERATURE,
+    DeepEstimator,
     Pretrainer,
+    Recipe,
+    one_of,
 )
-from skdeepcluster.estimators._validation import TEMPERATURE, one_of
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import ContrastiveObjective
 from skdeepcluster.training import Schedule, one_cycle

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from skdeepcluster.base._building import PairedViews, Recipe, n_fine_clusters
+from skdeepcluster.base._clusterer import DeepClusterer
+from skdeepcluster.base._report import CallbackReport
+from skdeepcluster.base._start import candidate_partitions, choose_partition, fit_head
 from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, SelectedSource, Source
-from skdeepcluster.estimators._base import DeepClusterer
-from skdeepcluster.estimators._building import PairedViews, Recipe, n_fine_clusters
-from skdeepcluster.estimators._report import CallbackReport
-from skdeepcluster.estimators._start import candidate_partitions, choose_partition, fit_head
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import KMeansResult, kmeans, propagate_labels
 from skdeepcluster.training import Phase, Trainer, constant, cosine

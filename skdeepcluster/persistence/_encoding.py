@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skdeepcluster.base import DeepEstimator, validate_parameters
 from skdeepcluster.calibration import ConfidenceHead
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._validation import validate_parameters
+from skdeepcluster.persistence._checks import check_names
 
 # Longer lists of strings, which can be paths of image files, lie among the tensors.
 MOST_PATHS = 1000
@@ -255,30 +255,12 @@ def find_class(name: Any) -> type[DeepEstimator]:
     return classes[name]
 
 
-def check_names(
-    what: str, found: Any, expected: Collection[str], optional: Collection[str] = ()
-) -> None:
-    """Raise ValueError unless a dict has all expected keys, and no others but the optional ones."""
-    if not isinstance(found, dict):
-        raise ValueError(f"{what}: expected names and values, got {type(found).__name__}.")
-    unknown = sorted(found.keys() - set(expected) - set(optional))
-    missing = sorted(set(expected) - found.keys())
-    if unknown or missing:
-        raise ValueError(f"{what}: {_list(unknown)} unknown, {_list(missing)} missing.")
-
-
 def _subclasses(cls: type[DeepEstimator]) -> Iterator[type[DeepEstimator]]:
     """Yield all classes below one that are not abstract, those defined later, later."""
     for subclass in cls.__subclasses__():
         if not inspect.isabstract(subclass):
             yield subclass
         yield from _subclasses(subclass)
-
-
-def _list(names: list[str]) -> str:
-    if not names:
-        return "none is"
-    return f"{', '.join(map(repr, names[:5]))}{' and others are' if names[5:] else ' is'}"
 
 
 def _are_strings(values: Iterable[Any]) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Number, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from skdeepcluster.data import (
 )
 from skdeepcluster.datasets import ImageFiles
 
-if TYPE_CHECKING:
-    from skdeepcluster.estimators._deep import DeepEstimator
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Types that stay as they are until samples are centred; anything else becomes float64, the first.
@@ -53,6 +50,20 @@ ACCEPTED = (
 )
 
 
+class TakesSamples(Protocol):
+    """An estimator, as far as it is asked here: what fit has seen, and how to read files."""
+
+    num_workers: int
+    n_features_in_: int
+    image_shape_: tuple[int, ...]
+    paths_: list[str]
+    _pixel_range: tuple[float, float, bool, bool]
+
+    def _goes_on(self) -> bool: ...
+
+    def _validate_params(self) -> None: ...
+
+
 def validates_parameters(method: Method) -> Method:
     """Check parameters against ``_parameter_constraints`` before a fit."""
     # Nested estimators validate themselves when they are fitted.
@@ -60,7 +71,7 @@ def validates_parameters(method: Method) -> Method:
     return decorated
 
 
-def validate_parameters(estimator: DeepEstimator) -> None:
+def validate_parameters(estimator: TakesSamples) -> None:
     """Check the parameters of an estimator that another one uses without fitting it."""
     estimator._validate_params()
 
@@ -127,12 +138,12 @@ def positive_integers(name: str, values: Any) -> list[int]:
     return numbers
 
 
-def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset: bool) -> Source:
+def open_source(estimator: TakesSamples, X: Any, device: torch.device, *, reset: bool) -> Source:
     """Check X and give access to its rows on the device.
 
     Parameters
     ----------
-    estimator : DeepEstimator
+    estimator : TakesSamples
         Takes ``n_features_in_``, ``feature_names_in_``, ``image_shape_`` and ``paths_`` when
         ``reset``; is compared with them otherwise.
     X : array-like, Tensor, Dataset, path or list of paths
@@ -145,7 +156,7 @@ def open_source(estimator: DeepEstimator, X: Any, device: torch.device, *, reset
     return _in_fitted_range(estimator, _open(estimator, X, device, reset), reset)
 
 
-def _open(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
+def _open(estimator: TakesSamples, X: Any, device: torch.device, reset: bool) -> Source:
     """Give access to the rows of whatever X is, and record or compare their shape."""
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError("X has masked entries, which networks cannot take. Fill or drop them.")
@@ -182,7 +193,7 @@ def output_array(
     return out
 
 
-def _fitted_image_size(estimator: DeepEstimator) -> int:
+def _fitted_image_size(estimator: TakesSamples) -> int:
     if not hasattr(estimator, "image_shape_"):
         raise ValueError(
             f"X names image files, but this {type(estimator).__name__} was fitted on feature "
@@ -201,7 +212,7 @@ def _share_memory(X: Tensor) -> Tensor | np.ndarray[Any, Any]:
     return array
 
 
-def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, reset: bool) -> Source:
+def _open_tensor(estimator: TakesSamples, X: Tensor, device: torch.device, reset: bool) -> Source:
     if X.ndim not in (2, 4) or len(X) < (2 if reset else 1) or X[0].numel() == 0:
         raise ValueError(
             "X has to be a tensor of shape (n_samples, n_features) or (n_samples, channels, "
@@ -215,7 +226,7 @@ def _open_tensor(estimator: DeepEstimator, X: Tensor, device: torch.device, rese
     return ResidentSource(deliverable(X, images=X.ndim == 4).to(device).contiguous())
 
 
-def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
+def _open_dataset(estimator: TakesSamples, X: Any, device: torch.device, reset: bool) -> Source:
     least = 2 if reset else 1
     if len(X) < least:
         raise ValueError(f"X is a Dataset with {len(X)} item(s), but needs at least {least}.")
@@ -228,7 +239,7 @@ def _open_dataset(estimator: DeepEstimator, X: Any, device: torch.device, reset:
 
 
 def _open_files(
-    estimator: DeepEstimator, X: ImageFiles, device: torch.device, reset: bool
+    estimator: TakesSamples, X: ImageFiles, device: torch.device, reset: bool
 ) -> Source:
     """Decode once if the images fit into memory; read them batch by batch otherwise."""
     n_bytes = len(X) * 3 * X.image_size**2 * X.dtype.itemsize
@@ -241,7 +252,7 @@ def _open_files(
     return source
 
 
-def _open_array(estimator: DeepEstimator, X: Any, device: torch.device, reset: bool) -> Source:
+def _open_array(estimator: TakesSamples, X: Any, device: torch.device, reset: bool) -> Source:
     with _explained():
         array = check_array(
             X, dtype=NUMERIC_TYPES, order="C", allow_nd=True, ensure_min_samples=2 if reset else 1,
@@ -271,7 +282,7 @@ def _explained() -> Iterator[None]:
         raise
 
 
-def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
+def _check_values(estimator: TakesSamples, X: np.ndarray[Any, Any]) -> None:
     """Refuse what is not finite, in single precision too, in which networks compute.
 
     A part at a time: for some types scikit-learn's own check takes as much memory as they do.
@@ -291,7 +302,7 @@ def _check_values(estimator: DeepEstimator, X: np.ndarray[Any, Any]) -> None:
             )
 
 
-def _record_shape(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool) -> None:
+def _record_shape(estimator: TakesSamples, shape: tuple[int, ...], reset: bool) -> None:
     """Remember the shape of a sample in ``fit``; later, compare with it."""
     images = len(shape) == 3
     if 0 in shape:
@@ -315,7 +326,7 @@ def _record_shape(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool)
         )
 
 
-def _has_channels_last(estimator: DeepEstimator, shape: tuple[int, ...], reset: bool) -> bool:
+def _has_channels_last(estimator: TakesSamples, shape: tuple[int, ...], reset: bool) -> bool:
     """Whether images of this shape have their channels last: as in ``fit``, where that fits."""
     turned = (shape[2], *shape[:2])
     expected = None if reset else getattr(estimator, "image_shape_", None)
@@ -332,7 +343,7 @@ def _has_channels_last(estimator: DeepEstimator, shape: tuple[int, ...], reset: 
     return last
 
 
-def _in_fitted_range(estimator: DeepEstimator, source: Source, reset: bool) -> Source:
+def _in_fitted_range(estimator: TakesSamples, source: Source, reset: bool) -> Source:
     """Remember the range of images in ``fit``; later, bring others to it or refuse them."""
     if len(source.sample_shape) != 3:
         if reset:

@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdeepcluster.estimators._building import Recipe, given
-from skdeepcluster.estimators._deep import DeepEstimator
-from skdeepcluster.estimators._pretraining import FEATURE_EMBEDDING, Pretrainer, remembered
-from skdeepcluster.estimators._validation import integer, one_of, real
+from skdeepcluster.base import (
+    FEATURE_EMBEDDING,
+    DeepEstimator,
+    Pretrainer,
+    Recipe,
+    given,
+    integer,
+    one_of,
+    real,
+    remembered,
+)
 from skdeepcluster.networks import EmbeddingNetwork, multilayer_perceptron
 from skdeepcluster.objectives import BYOLObjective
 

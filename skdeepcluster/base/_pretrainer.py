@@ -12,8 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdeepcluster.data import NeighborViews, Source
-from skdeepcluster.estimators._building import (
+from skdeepcluster.base._building import (
     MakeProjector,
     PairedViews,
     Recipe,
@@ -21,8 +20,9 @@ from skdeepcluster.estimators._building import (
     build_views,
     load_earlier,
 )
-from skdeepcluster.estimators._deep import REFERENCE, DeepEstimator
-from skdeepcluster.estimators._report import CallbackReport
+from skdeepcluster.base._estimator import REFERENCE, DeepEstimator
+from skdeepcluster.base._report import CallbackReport
+from skdeepcluster.data import NeighborViews, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, multilayer_perceptron
 from skdeepcluster.training import (

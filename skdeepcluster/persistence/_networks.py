@@ -1,0 +1,134 @@
+"""The networks of a model: how to make them anew, and with which weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skdeepcluster.base import DeepEstimator, blank_networks
+from skdeepcluster.networks import (
+    ClusterModel,
+    build_backbone,
+    output_width,
+    rebuild_backbone,
+    timm_recipe,
+)
+from skdeepcluster.numerics import OwnDraws
+from skdeepcluster.persistence._checks import check_names
+
+# Before the names of the networks' tensors, which could be those of attributes.
+NETWORKS = "networks."
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to make a backbone anew.
+
+    Attributes
+    ----------
+    name : str
+        Of the timm model, or the class of the user's module.
+    small_stem : bool
+        Whether a timm model has the first layer for small images.
+    width : int
+        Number of features that it returns.
+    """
+
+    name: str
+    small_stem: bool
+    width: int
+
+
+def record_backbone(estimator: DeepEstimator) -> Backbone | None:
+    """Return how to make the backbone, unless the parameters say all there is to say."""
+    if not _has_record(estimator):
+        return None
+    backbone = estimator._model.embedding.backbone
+    width = output_width(backbone, estimator._sample_shape)
+    if isinstance(estimator.backbone, nn.Module):
+        return Backbone(type(estimator.backbone).__name__, False, width)
+    *_, network = backbone.children()  # after the normalisation of the channels
+    return Backbone(*timm_recipe(estimator.backbone, network), width)
+
+
+def _has_record(estimator: DeepEstimator) -> bool:
+    return estimator._takes_images() or isinstance(estimator.backbone, nn.Module)
+
+
+def rebuild(
+    estimator: DeepEstimator, record: Backbone | None, weights: dict[str, Tensor]
+) -> nn.Module:
+    """Return the networks that the parameters describe, with these weights."""
+    with OwnDraws(0):  # of numbers that are replaced
+        # First without memory, lest a few numbers in a small file ask for all that there is.
+        try:
+            with torch.device("meta"):
+                blank = _build(estimator, record)
+        except Exception as error:  # timm's, torch's, and those of methods that others have written
+            hint = " A newer version of timm may help." if "meta" in str(error).lower() else ""
+            raise ValueError(
+                f"the networks cannot be built from the parameters: {error}{hint}"
+            ) from error
+        _compare_shapes(tensors_of(blank), weights)
+        networks = _build(estimator, record)
+    with torch.no_grad():
+        for name, tensor in tensors_of(networks).items():
+            # In the type of the file, but in the order in memory that the network had.
+            tensor.data = torch.empty_like(tensor, dtype=weights[name].dtype).copy_(weights[name])
+    return networks.eval()
+
+
+def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
+    shape, projector = estimator._sample_shape, estimator._projector()
+    network: nn.Module
+    if record is None and projector is None:  # features are clustered as they are
+        network, width = nn.Identity(), shape[0]
+    elif record is None:
+        network, width = build_backbone("auto", shape)
+    elif isinstance(estimator.backbone, nn.Module):
+        network = copy.deepcopy(estimator.backbone).cpu().to(memory_format=torch.channels_last)
+        width = record.width
+    else:
+        network = rebuild_backbone(record.name, shape[0], record.small_stem)
+        width = record.width
+    prepare, embedding = blank_networks(shape, network, width, projector)
+    networks: nn.Module = estimator._make_networks(ClusterModel(prepare, embedding, nn.Identity()))
+    return networks
+
+
+def read_record(estimator: DeepEstimator, record: Any) -> Backbone | None:
+    if not _has_record(estimator):
+        if record is not None:
+            raise ValueError(f"backbone: expected none for feature arrays, got {record!r}.")
+        return None
+    check_names("backbone", record, [field.name for field in fields(Backbone)])
+    found = Backbone(**record)
+    if [type(value) for value in astuple(found)] != [str, bool, int]:
+        raise ValueError(f"backbone: a name, a truth value and a width were expected, got {found}.")
+    return found
+
+
+def tensors_of(networks: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers, each once: some modules are known by two names."""
+    state = networks.state_dict(keep_vars=True)
+    # By the later name, which does not depend on which of several heads is the model's.
+    return dict({id(tensor): (name, tensor) for name, tensor in state.items()}.values())
+
+
+def _compare_shapes(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    try:
+        check_names("tensors", found, expected)
+        for name, tensor in expected.items():
+            wanted, shape = tuple(tensor.shape), tuple(found[name].shape)
+            if shape != wanted:
+                raise ValueError(f"{name} has the shape {shape} instead of {wanted}.")
+            if found[name].is_floating_point() != tensor.is_floating_point():
+                raise ValueError(f"{name} is {found[name].dtype} instead of {tensor.dtype}.")
+    except ValueError as error:
+        raise ValueError(
+            f"{NETWORKS}* are not what parameters and backbone describe. {error}"
+        ) from error
