@@ -60,7 +60,7 @@ def test_defaults_take_the_place_of_arguments():
         ("estimators/_discrimination.py", "self.n_clusters", "8"),
         ("pretraining/_moco.py", "self.queue_size", "32768"),
         ("base/_estimator.py", "self.batch_size", "'auto'"),
-        ("base/_two_stage.py", "self.accumulate", "1"),
+        ("base/_two_stage.py", "self.fine_tune", "'auto'"),
     ]:
         assert expected in found
     assert not any(wire.before == "self.device" for wire in wires())

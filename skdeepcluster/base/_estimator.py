@@ -42,9 +42,9 @@ from skdeepcluster.training import (
     Trainer,
     choose_device,
     choose_precision,
-    choose_processes,
     explain_lost_processes,
     intra_op_threads,
+    started_processes,
     threads_beside_torch,
     undisturbed,
 )
@@ -73,12 +73,8 @@ class DeepEstimator(
         "pretrained": ["boolean", str, os.PathLike],
         "max_epochs": [one_of("auto"), integer(0)],
         "batch_size": [one_of("auto"), integer(2)],
-        "accumulate": [integer(1)],
         "learning_rate": [one_of("auto"), real(0, None, "neither")],
         "device": [str, torch.device],
-        "devices": [one_of("auto"), integer(1)],
-        "num_nodes": [integer(1)],
-        "strategy": [one_of("auto", "ddp")],
         "precision": [one_of("auto", "32-true", "bf16-mixed", "16-mixed")],
         "num_workers": [integer(0)],
         "checkpoint_dir": [str, os.PathLike, None],
@@ -114,12 +110,8 @@ class DeepEstimator(
     pretrained: bool | str | os.PathLike[str]
     max_epochs: int | str
     batch_size: int | str
-    accumulate: int
     learning_rate: float | str
     device: str | torch.device
-    devices: int | str
-    num_nodes: int
-    strategy: str
     precision: str
     num_workers: int
     checkpoint_dir: str | os.PathLike[str] | None
@@ -254,7 +246,7 @@ class DeepEstimator(
 
     def _processes(self) -> Processes:
         """Return the processes that fit together."""
-        return choose_processes(self.devices, self.num_nodes, self.strategy)
+        return started_processes()
 
     def _make_trainer(self, source: Source) -> Trainer:
         processes = self._processes()
@@ -301,15 +293,7 @@ class DeepEstimator(
 
     def _fingerprint(self, source: Source) -> dict[str, str]:
         """Return what has to be the same for one fit: the parameters, and a sample of the data."""
-        free = (
-            "checkpoint_dir",
-            "device",
-            "devices",
-            "num_nodes",
-            "num_workers",
-            "strategy",
-            "verbose",
-        )
+        free = ("checkpoint_dir", "device", "num_workers", "verbose")
         parameters = {
             name: _identity(value)
             for name, value in sorted(self.get_params().items())

@@ -97,7 +97,6 @@ class Pretrainer(DeepEstimator):
                         n_samples=n,
                         batch_size=batch_size,
                         epochs=epochs,
-                        accumulate=self.accumulate,
                         parameter_groups=objective.parameter_groups(rate),
                         optimizer=self._image_optimizer if images else torch.optim.AdamW,
                         schedule=self._image_schedule(epochs) if images else one_cycle,

@@ -113,7 +113,6 @@ class TwoStageClusterer(DeepClusterer):
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
-                    accumulate=self.accumulate,
                     parameter_groups=objective.parameter_groups(rate),
                     optimizer=torch.optim.Adam,
                     schedule=self._by_kind(features=cosine, images=constant),

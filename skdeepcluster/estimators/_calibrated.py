@@ -99,7 +99,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         weights for the named backbone.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
-        the method's own parameters, `max_epochs`, `batch_size`, `accumulate` and `learning_rate`
+        the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
         are used (``pretraining__max_epochs`` in a grid), while networks, device and seed are the
         clusterer's. "auto" is ``SimCLR()``: neighbours for feature arrays, augmentations for
         images, unless the backbone comes with weights. None does not pretrain; feature arrays are
@@ -111,10 +111,6 @@ class CalibratedDeepClustering(TwoStageClusterer):
     batch_size : int or "auto", default="auto"
         Samples per step of the clustering phase. "auto" is 256 for feature arrays and 1000, the
         paper's, for images.
-    accumulate : int, default=1
-        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
-        `accumulate` take half the memory for as many samples per step, though what compares the
-        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         Of Adam for the heads in the clustering phase. "auto" is 0.001, falling to zero, for feature
         arrays and 1e-4, constant, for images (the paper's).
@@ -124,16 +120,6 @@ class CalibratedDeepClustering(TwoStageClusterer):
         paper's calibration head, or of the clustering head without one.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
-    devices : int or "auto", default=1
-        Devices on each machine that share the work on every batch; on a CPU, processes. More than
-        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
-        as many as it has started. The result does not depend on their number, up to rounding.
-    num_nodes : int, default=1
-        Machines that take part.
-    strategy : {"auto", "ddp"}, default="auto"
-        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
-        DistributedDataParallel, which is faster where the exchange takes long, and demands that
-        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
@@ -254,13 +240,9 @@ class CalibratedDeepClustering(TwoStageClusterer):
         pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
-        accumulate: int = 1,
         learning_rate: float | str = "auto",
         calibrate: bool = True,
         device: str | torch.device = "auto",
-        devices: int | str = 1,
-        num_nodes: int = 1,
-        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -282,13 +264,9 @@ class CalibratedDeepClustering(TwoStageClusterer):
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size
-        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.calibrate = calibrate
         self.device = device
-        self.devices = devices
-        self.num_nodes = num_nodes
-        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir

@@ -126,10 +126,6 @@ class StableClusterDiscrimination(DeepClusterer):
         for small ones, and 40 passes for images (the paper: 400 to 800). The last one is kept.
     batch_size : int or "auto", default="auto"
         Samples per step. "auto" is 256 for feature arrays and 128, the paper's, for images.
-    accumulate : int, default=1
-        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
-        `accumulate` take half the memory for as many samples per step, though what compares the
-        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         Of the encoder. "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.2 (the
         paper's), of SGD, which rests in the first epoch, rises and falls along a cosine.
@@ -141,16 +137,6 @@ class StableClusterDiscrimination(DeepClusterer):
         gives the share of independent partitions that agree. False gives the softmax of the head.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
-    devices : int or "auto", default=1
-        Devices on each machine that share the work on every batch; on a CPU, processes. More than
-        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
-        as many as it has started. The result does not depend on their number, up to rounding.
-    num_nodes : int, default=1
-        Machines that take part.
-    strategy : {"auto", "ddp"}, default="auto"
-        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
-        DistributedDataParallel, which is faster where the exchange takes long, and demands that
-        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
@@ -294,14 +280,10 @@ class StableClusterDiscrimination(DeepClusterer):
         pretraining: str | Pretrainer | None = None,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
-        accumulate: int = 1,
         learning_rate: float | str = "auto",
         center_learning_rate: float | str = "auto",
         calibrate: bool = True,
         device: str | torch.device = "auto",
-        devices: int | str = 1,
-        num_nodes: int = 1,
-        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -324,14 +306,10 @@ class StableClusterDiscrimination(DeepClusterer):
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size
-        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.center_learning_rate = center_learning_rate
         self.calibrate = calibrate
         self.device = device
-        self.devices = devices
-        self.num_nodes = num_nodes
-        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
@@ -513,7 +491,6 @@ class StableClusterDiscrimination(DeepClusterer):
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
-                    accumulate=self.accumulate,
                     parameter_groups=objective.parameter_groups(rate, center_rate),
                     optimizer=self._by_kind(features=torch.optim.AdamW, images=SGD),
                     schedule=[

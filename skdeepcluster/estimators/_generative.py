@@ -112,7 +112,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         weights for the named backbone.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
-        the method's own parameters, `max_epochs`, `batch_size`, `accumulate` and `learning_rate`
+        the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
         are used (``pretraining__max_epochs`` in a grid), while networks, device and seed are the
         clusterer's. "auto" is ``SimCLR()``: neighbours for feature arrays, augmentations for
         images, unless the backbone comes with weights. None does not pretrain; feature arrays are
@@ -126,10 +126,6 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         about 150 steps for feature arrays, fewer for small ones, and 10 passes for images.
     batch_size : int or "auto", default="auto"
         Real samples per step; "auto" is 256 (128 while the generator is trained alone).
-    accumulate : int, default=1
-        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
-        `accumulate` take half the memory for as many samples per step, though what compares the
-        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         Of the head; the encoder's is .3 of it. "auto" is 0.001 for feature arrays and 0.0001 for
         images, of Adam, along a cosine.
@@ -142,16 +138,6 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         clustering head, which is too sure of itself.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
-    devices : int or "auto", default=1
-        Devices on each machine that share the work on every batch; on a CPU, processes. More than
-        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
-        as many as it has started. The result does not depend on their number, up to rounding.
-    num_nodes : int, default=1
-        Machines that take part.
-    strategy : {"auto", "ddp"}, default="auto"
-        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
-        DistributedDataParallel, which is faster where the exchange takes long, and demands that
-        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
@@ -279,14 +265,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         generation_epochs: int | str = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
-        accumulate: int = 1,
         learning_rate: float | str = "auto",
         generator_learning_rate: float | str = "auto",
         calibrate: bool = True,
         device: str | torch.device = "auto",
-        devices: int | str = 1,
-        num_nodes: int = 1,
-        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -312,14 +294,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         self.generation_epochs = generation_epochs
         self.max_epochs = max_epochs
         self.batch_size = batch_size
-        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.generator_learning_rate = generator_learning_rate
         self.calibrate = calibrate
         self.device = device
-        self.devices = devices
-        self.num_nodes = num_nodes
-        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
@@ -465,7 +443,6 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
-                    accumulate=self.accumulate,
                     parameter_groups=generation.parameter_groups(rate),
                     rates="generator_learning_rate",
                     optimizer=torch.optim.Adam,
@@ -508,7 +485,6 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
-                    accumulate=self.accumulate,
                     parameter_groups=groups,
                     rates="learning_rate or generator_learning_rate",
                     optimizer=torch.optim.Adam,

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from skdeepcluster.networks._pieces import in_pieces
+
 # What is farther from the mean than so many times the scale is brought there. Data have to be made
 # up to come near it, and squares of larger numbers would soon overflow.
 FARTHEST = 1e9
@@ -63,7 +65,14 @@ class EmbeddingNetwork(nn.Module):
         Maps the features to shape (batch, embedding_dim).
     embedding_dim : int
         Number of embedding dimensions.
+
+    Attributes
+    ----------
+    n_pieces : int
+        In how many pieces a batch is embedded, see :func:`in_pieces`; one by default.
     """
+
+    n_pieces = 1
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, embedding_dim: int) -> None:
         super().__init__()
@@ -73,6 +82,11 @@ class EmbeddingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return embeddings of unit length, shape (batch, embedding_dim), in float32."""
+        if self.n_pieces > 1:
+            return in_pieces(self, self._embed, x, self.n_pieces)
+        return self._embed(x)
+
+    def _embed(self, x: Tensor) -> Tensor:
         features = self.backbone(x).flatten(1)
         return normalize(self.projector(features).float(), dim=1)
 

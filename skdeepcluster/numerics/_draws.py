@@ -139,6 +139,12 @@ class OwnDraws(TorchFunctionMode):
         self._generators = {}
         self._states = dict(states)
 
+    def repeated(self) -> OwnDraws:
+        """Return another instance that will draw what this one draws next."""
+        other = OwnDraws(self._seed)
+        other.set_state(self.state())
+        return other
+
     def _generator(self, device: torch.device) -> torch.Generator:
         if device.type not in self._generators:
             generator = torch.Generator(device).manual_seed(self._seed)

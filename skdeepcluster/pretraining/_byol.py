@@ -55,26 +55,12 @@ class BYOL(Pretrainer):
         and 40 passes for images (the paper: 1000).
     batch_size : int or "auto", default="auto"
         Samples per step; "auto" is 256.
-    accumulate : int, default=1
-        Batches whose gradients are averaged before a step. Half the `batch_size` and twice the
-        `accumulate` take half the memory for as many samples per step, though what compares the
-        samples of a batch sees fewer of them.
     learning_rate : float or "auto", default="auto"
         "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.05 (as
         in MiniClustering's paper), of SGD, which rises and falls along a cosine; the predictor's is
         ten times as high.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
-    devices : int or "auto", default=1
-        Devices on each machine that share the work on every batch; on a CPU, processes. More than
-        one need a program started with ``torchrun``, and a `batch_size` that they divide; "auto" is
-        as many as it has started. The result does not depend on their number, up to rounding.
-    num_nodes : int, default=1
-        Machines that take part.
-    strategy : {"auto", "ddp"}, default="auto"
-        How gradients are exchanged: "auto" once per step; "ddp" as they come, by torch's
-        DistributedDataParallel, which is faster where the exchange takes long, and demands that
-        every parameter is used in each step.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
@@ -156,12 +142,8 @@ class BYOL(Pretrainer):
         pretrained: bool | str | os.PathLike[str] = False,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
-        accumulate: int = 1,
         learning_rate: float | str = "auto",
         device: str | torch.device = "auto",
-        devices: int | str = 1,
-        num_nodes: int = 1,
-        strategy: str = "auto",
         precision: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -176,12 +158,8 @@ class BYOL(Pretrainer):
         self.pretrained = pretrained
         self.max_epochs = max_epochs
         self.batch_size = batch_size
-        self.accumulate = accumulate
         self.learning_rate = learning_rate
         self.device = device
-        self.devices = devices
-        self.num_nodes = num_nodes
-        self.strategy = strategy
         self.precision = precision
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir

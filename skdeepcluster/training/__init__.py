@@ -4,8 +4,10 @@ from skdeepcluster.training._checkpoint import CheckpointFolder
 from skdeepcluster.training._device import choose_device, choose_precision
 from skdeepcluster.training._engine import get_fabric
 from skdeepcluster.training._hooks import EpochHook, PeriodicHook, SilentHook
-from skdeepcluster.training._loop import MAX_SEED, Phase, Trainer
-from skdeepcluster.training._processes import Processes, choose_processes, explain_lost_processes
+from skdeepcluster.training._loop import Trainer
+from skdeepcluster.training._phase import Phase, Plan
+from skdeepcluster.training._processes import Processes, explain_lost_processes, started_processes
+from skdeepcluster.training._randomness import MAX_SEED
 from skdeepcluster.training._schedules import Schedule, constant, cosine, delayed, one_cycle
 from skdeepcluster.training._surroundings import undisturbed
 from skdeepcluster.training._threads import intra_op_threads, threads_beside_torch
@@ -16,13 +18,13 @@ __all__ = [
     "EpochHook",
     "PeriodicHook",
     "Phase",
+    "Plan",
     "Processes",
     "Schedule",
     "SilentHook",
     "Trainer",
     "choose_device",
     "choose_precision",
-    "choose_processes",
     "constant",
     "cosine",
     "delayed",
@@ -30,6 +32,7 @@ __all__ = [
     "get_fabric",
     "intra_op_threads",
     "one_cycle",
+    "started_processes",
     "threads_beside_torch",
     "undisturbed",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,21 +32,19 @@ def get_fabric(device: torch.device, precision: str, processes: Processes = ONE_
         Those that fit together; they find each other here.
     """
     make = _make_fabric.__wrapped__ if precision == "16-mixed" else _make_fabric
-    with _lock:  # the environment is everybody's
+    with _lock, _kept_environment():
         return make(device, precision, processes)
 
 
 @functools.cache  # making one looks through all packages that are installed
 def _make_fabric(device: torch.device, precision: str, processes: Processes) -> Fabric:
-    # Imported here: it takes seconds, and whoever only predicts never needs it. The import sets
-    # environment variables (one of them makes every step ask the driver for devices).
-    environment = dict(os.environ)
+    # Imported here: it takes seconds, and whoever only predicts never needs it.
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
-
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
 
     class Autocast(MixedPrecision):
         """Mixed precision that leaves it to the layers to round their input."""
@@ -52,26 +52,40 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
         def convert_input(self, data: Any) -> Any:
             return data
 
-    how: dict[str, Any] = {"precision": precision}
-    if precision in ("16-mixed", "bf16-mixed"):
-        # One of its literals, though mypy does not see it.
-        how = {"plugins": [Autocast(precision, device.type)]}  # type: ignore[arg-type]
-    if processes.count == 1:
-        devices: Any = [device.index] if device.type == "cuda" else 1
-        return Fabric(accelerator=device.type, devices=devices, **how)
-
     class Unwrapped(DDPStrategy):
         """The processes of DistributedDataParallel, with the exchange left to the loop."""
 
         def setup_module(self, module: Any) -> Any:
             return module
 
+    how: dict[str, Any] = {"precision": precision, "accelerator": device.type, "plugins": []}
+    if precision in ("16-mixed", "bf16-mixed"):
+        # One of its literals, though mypy does not see it.
+        how |= {"precision": None, "plugins": [Autocast(precision, device.type)]}  # type: ignore[arg-type]
+    if processes.count == 1:
+        # Not what Fabric would find: in a job of SLURM it takes every process for one of several.
+        how["plugins"].append(LightningEnvironment())
+        return Fabric(devices=[device.index] if device.type == "cuda" else 1, **how)
+    launchers = {"torchrun": TorchElasticEnvironment, "slurm": SLURMEnvironment}
+    how["plugins"].append(launchers[processes.launcher]())
     fabric = Fabric(
-        accelerator=device.type,
-        devices=processes.devices,
-        num_nodes=processes.num_nodes,
-        strategy=Unwrapped() if processes.strategy == "auto" else DDPStrategy(),
-        **how,
+        devices=processes.devices, num_nodes=processes.num_nodes, strategy=Unwrapped(), **how
     )
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """Leave the environment, which is everybody's, as it was.
+
+    The import of Fabric sets variables, one of which makes every step ask the driver for devices;
+    so does the meeting of processes.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

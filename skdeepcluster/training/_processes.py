@@ -27,10 +27,13 @@ from torch.overrides import TorchFunctionMode
 
 from skdeepcluster.networks import EmbeddingNetwork
 
+# Who has started the processes, and which variable says the number of one on its machine.
+LOCAL_RANK = {"torchrun": "LOCAL_RANK", "slurm": "SLURM_LOCALID"}
+
 
 @dataclass(frozen=True)
 class Processes:
-    """How many processes fit together, and how they exchange gradients.
+    """How many processes fit together, and who has started them.
 
     Attributes
     ----------
@@ -38,14 +41,13 @@ class Processes:
         Processes on each machine, each with a device of its own.
     num_nodes : int
         Number of machines.
-    strategy : {"auto", "ddp"}
-        "auto" exchanges gradients before a step, all at once. "ddp" does so as they are computed,
-        and expects every parameter to be used in each step.
+    launcher : {"torchrun", "slurm"}
+        Whose variables in the environment say how they find each other.
     """
 
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    launcher: str = "torchrun"
 
     @property
     def count(self) -> int:
@@ -56,40 +58,41 @@ class Processes:
         """Return the device of this process: of several GPUs the one with its number."""
         if self.count == 1 or device.type != "cuda":
             return device
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        return torch.device("cuda", int(os.environ[LOCAL_RANK[self.launcher]]))
 
 
 ONE_PROCESS = Processes()
 
 
-def choose_processes(devices: int | str, num_nodes: int, strategy: str) -> Processes:
-    """Resolve ``devices="auto"`` to the number of processes that torchrun has started here.
+def started_processes() -> Processes:
+    """Return the processes that torchrun, or srun of SLURM, has started with this one.
+
+    Who starts several has said that they are to work together. A worker or a thread of a program
+    that was started so works alone.
 
     Raises
     ------
     ValueError
-        If there are not as many processes as asked for.
+        If there are not as many on each machine.
     """
     # A worker inherits the environment, and a thread the place in it, of who is in it already.
-    alone = parent_process() is None and current_thread() is main_thread()
-    available = distributed.is_available()  # not in all builds of torch
-    started_by_torchrun = alone and available and distributed.is_torchelastic_launched()
-    if devices == "auto":
-        devices = int(os.environ["LOCAL_WORLD_SIZE"]) if started_by_torchrun else 1
-    processes = Processes(int(devices), int(num_nodes), strategy)
-    if processes.count == 1:
-        return processes
-    asked = f"devices={devices} and num_nodes={num_nodes} ask for {processes.count} processes"
-    if not started_by_torchrun:
+    alone = parent_process() is not None or current_thread() is not main_thread()
+    if alone or not distributed.is_available():  # it is not in all builds of torch
+        return ONE_PROCESS
+    if distributed.is_torchelastic_launched():
+        launcher, in_all = "torchrun", int(os.environ["WORLD_SIZE"])
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # srun sets it, and nothing else does
+        launcher, in_all = "slurm", int(os.environ["SLURM_STEP_NUM_TASKS"])
+        here = in_all // int(os.environ.get("SLURM_STEP_NUM_NODES", 1))
+    else:
+        return ONE_PROCESS
+    if here == 0 or in_all % here:
         raise ValueError(
-            f"{asked}, but this one is alone. Start the program with: torchrun "
-            f"--nnodes={num_nodes} --nproc-per-node={devices} program.py. Workers and threads of "
-            "joblib (n_jobs) cannot share a fit."
+            f"{launcher} has started {in_all} processes, and {here} of them here. Start as many on "
+            "each machine."
         )
-    started = int(os.environ["WORLD_SIZE"])
-    if started != processes.count:
-        raise ValueError(f"{asked}, but torchrun has started {started}. Make them agree.")
-    return processes
+    return Processes(here, in_all // here, launcher)
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
-    from skdeepcluster.training._loop import Phase, Plan
+from skdeepcluster.training._phase import Phase
 
 # The first step does what the others need not do again; the next few tell how long one takes.
 UNUSUAL_STEPS = 1
@@ -25,20 +24,18 @@ class Progress:
     Parameters
     ----------
     phase : Phase
-    plan : Plan
-        How long and how fast it is to train.
     verbose : int
         0 prints nothing, 1 a line for the phase, 2 a line for each epoch besides.
     first_epoch : int
         The epoch that a resumed phase goes on with; counted from zero.
     """
 
-    def __init__(self, phase: Phase, plan: Plan, verbose: int, first_epoch: int) -> None:
+    def __init__(self, phase: Phase, verbose: int, first_epoch: int) -> None:
         self.name = phase.name
-        self.plan = plan
+        self.plan = phase.plan
         self.verbose = verbose
-        self.n_batches = phase.n_samples // plan.batch_size
-        self.n_steps = (plan.epochs - first_epoch) * self.n_batches
+        self.n_batches = phase.n_samples // self.plan.batch_size
+        self.n_steps = (self.plan.epochs - first_epoch) * self.n_batches
         self.n_done = 0
         self.began = time.perf_counter()
 

@@ -138,7 +138,6 @@ EXTREMES = {
 }
 COMMON = [
     {"batch_size": 2},
-    {"batch_size": 2, "accumulate": 10**6},
     {"batch_size": 10**6},
     {"learning_rate": 1e-30},
     {"precision": "bf16-mixed"},

@@ -33,8 +33,7 @@ from skdeepcluster.objectives import (
     ProximityObjective,
 )
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
-from skdeepcluster.training import PeriodicHook, Trainer
-from skdeepcluster.training._loop import Plan
+from skdeepcluster.training import PeriodicHook, Plan, Trainer
 from tests.mutants import NOT_WIRED
 
 # Heads that were not trained need not use all clusters.
@@ -44,12 +43,12 @@ K = 9  # not the default
 FEATURES, _ = make_blobs(200, centers=K, n_features=5, cluster_std=0.1, random_state=0)
 IMAGES = np.random.default_rng(0).uniform(size=(60, 1, 8, 8)).astype(np.float32)
 BACKBONE = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
-TRAINING = {"max_epochs": 3, "batch_size": 50, "accumulate": 4, "learning_rate": 0.123}
+TRAINING = {"max_epochs": 3, "batch_size": 50, "learning_rate": 0.123}
 
 
 def trained(phase, **changes):
     """Return what a phase is handed for TRAINING."""
-    fields = {"epochs": 3, "batch_size": 50, "accumulate": 4, "rate 0": 0.123, **changes}
+    fields = {"epochs": 3, "batch_size": 50, "rate 0": 0.123, **changes}
     return {f"{phase}.{field}": value for field, value in fields.items()}
 
 
@@ -75,7 +74,7 @@ WIRES = {
                 "marginal_weight": 0.8,
                 "reweight": False,
                 "fine_tune": True,
-                "pretraining": BYOL(momentum=0.65, accumulate=2),
+                "pretraining": BYOL(momentum=0.65, batch_size=33),
                 "calibrate": False,
             },
             trained("clustering")
@@ -94,7 +93,7 @@ WIRES = {
             | {
                 "candidate_partitions.init": "merged",
                 "BYOLObjective.momentum": 0.65,
-                "pretraining.accumulate": 2,
+                "pretraining.batch_size": 33,
                 "ran": ["pretraining", "start", "clustering"],
             },
         ),
@@ -385,7 +384,7 @@ def handed(monkeypatch):
     def run(trainer, phase):
         trainer.plans[phase.name] = Plan(phase.epochs, phase.batch_size, 0.1)
         record["ran"].append(phase.name)
-        for field in ("epochs", "batch_size", "accumulate"):
+        for field in ("epochs", "batch_size"):
             record[f"{phase.name}.{field}"] = getattr(phase, field)
         for number, group in enumerate(phase.parameter_groups):
             record[f"{phase.name}.rate {number}"] = group["lr"]

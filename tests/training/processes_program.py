@@ -71,19 +71,19 @@ class StopAfter:
         return self.seen == self.n_epochs and rank() == int(os.environ.get("WORLD_SIZE", 1)) - 1
 
 
-def embed(devices):
+def embed(n_processes):
     """Two views of a batch through convolutions and batch normalisation, and back."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)]
     network = EmbeddingNetwork(nn.Sequential(*layers), nn.BatchNorm1d(5, affine=False), 5).double()
     head = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)).double()  # has whole batches anyway
     x = 100 + 3 * torch.randn(2 * 6, 3, 8, 8, dtype=torch.double)  # far from zero
-    with shared_batches() if devices > 1 else nullcontext():
+    with shared_batches() if n_processes > 1 else nullcontext():
         z = network(x).double()
     loss = cross_entropy(head(z), torch.arange(12) % 3) + (z[:6] @ z[6:].T).logsumexp(1).mean()
     loss.backward()
     parameters = [*network.parameters(), *head.parameters()]
-    if devices > 1:
+    if n_processes > 1:
         average_gradients(parameters)
     network.eval()
     buffers = [*network.buffers(), *head.buffers()]
@@ -95,17 +95,17 @@ def embed(devices):
     }
 
 
-def embed_in_half_precision(devices):
+def embed_in_half_precision(n_processes):
     torch.manual_seed(0)
     norm = nn.BatchNorm1d(5).bfloat16()
     network = EmbeddingNetwork(norm, nn.Identity(), 5)
-    with shared_batches() if devices > 1 else nullcontext():
+    with shared_batches() if n_processes > 1 else nullcontext():
         z = network(torch.randn(16, 5, dtype=torch.bfloat16))
     return {"embedding": z.detach(), "variance": norm.running_var.float()}
 
 
-def fit_different_samples(devices):
-    model = MiniClustering(3, devices=devices, random_state=0, learning_rate=1 + rank())
+def fit_different_samples(n_processes):
+    model = MiniClustering(3, random_state=0, learning_rate=1 + rank())
     try:
         model.fit(X + rank())
     except ValueError as error:
@@ -127,8 +127,8 @@ def fitted(model, data):
     return found
 
 
-def diverge(devices):
-    model = MiniClustering(6, random_state=0, devices=devices, learning_rate=1e38)
+def diverge(n_processes):
+    model = MiniClustering(6, random_state=0, learning_rate=1e38)
     try:
         model.fit(X)
     except DivergenceError:
@@ -136,9 +136,9 @@ def diverge(devices):
     raise AssertionError("it did not diverge")
 
 
-def fit_with_checkpoints(devices):
+def fit_with_checkpoints(n_processes):
     """Without a seed, which is in the checkpoint."""
-    model = MiniClustering(6, **SHORT, devices=devices, checkpoint_dir="checkpoints")
+    model = MiniClustering(6, **SHORT, checkpoint_dir="checkpoints")
     return fitted(model, X)
 
 
@@ -148,13 +148,9 @@ FITS = {
     "one stage": (StableClusterDiscrimination(6, max_epochs=20, refine=True), X),
     "stopped": (MiniClustering(6, **SHORT).set_callbacks(StopAfter(3)), X),
     "indivisible": (MiniClustering(6, max_epochs=5, batch_size=33, pretraining=None), X),
-    "accumulated": (SimCLR(max_epochs=5, batch_size=60, accumulate=2), X),
-    "ddp": (StableClusterDiscrimination(6, max_epochs=20, strategy="ddp"), X),
-    "ddp, two stages": (CalibratedDeepClustering(6, **SHORT, strategy="ddp"), X),
+    "pretraining": (SimCLR(max_epochs=5, batch_size=60), X),
     "proximity": (ProximityDeepClustering(6, **CAREFUL), X),
-    "ddp, proximity": (ProximityDeepClustering(6, **CAREFUL, strategy="ddp"), X),
     "generative": (GenerativeCalibrationClustering(6, **GENERATING), X),
-    "ddp, generative": (GenerativeCalibrationClustering(6, **GENERATING, strategy="ddp"), X),
     "mini images": (MiniClustering(3, **SMALL, pretraining=SimCLR(max_epochs=2)), IMAGES),
     "calibrated images": (
         CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),
@@ -166,9 +162,9 @@ FITS = {
 
 
 def fit(name):
-    def run(devices):
+    def run(n_processes):
         model, data = FITS[name]
-        return fitted(model.set_params(random_state=0, devices=devices), data)
+        return fitted(model.set_params(random_state=0), data)
 
     return run
 

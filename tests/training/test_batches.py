@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from skdeepcluster.networks import EmbeddingNetwork
+from skdeepcluster.numerics import OwnDraws
 from skdeepcluster.training import Phase, SilentHook, Trainer
 
 DATA = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
@@ -73,8 +75,7 @@ def run(objective, views=None, epochs=3, **options):
         epochs=epochs,
         parameter_groups=[{"params": list(objective.parameters()), "lr": 0.1}],
         optimizer=CountingSGD,
-        hook=SilentHook(),
-        **{"batch_size": 4, **options},
+        **{"hook": SilentHook(), "batch_size": 4, **options},
     )
     trainer.run(phase)
     return trainer
@@ -128,50 +129,29 @@ def test_an_error_of_the_reader_reaches_the_caller(at):
     assert not any("ThreadPool" in thread.name for thread in threading.enumerate())
 
 
-# Batches added up ------------------------------------------------------------------------------
+# Steps ------------------------------------------------------------------------------------------
 
 
-def test_batches_added_up_step_like_one_large_batch():
-    # Every epoch sees all samples, without noise, so that their order does not matter.
-    whole, parts = Mean(), Mean()
-    run(whole, _plain, batch_size=24, epochs=4)
-    run(parts, _plain, batch_size=6, accumulate=4, epochs=4)
-    assert CountingSGD.total == 4
-    torch.testing.assert_close(parts.weight, whole.weight)
-
-
-def _plain(index, generator):
+def plain(index, generator):
     return (DATA[index],)
 
 
-@pytest.mark.parametrize(("accumulate", "steps"), [(1, 6), (2, 3), (4, 2), (6, 1), (100, 1)])
-def test_what_is_left_at_the_end_of_an_epoch_is_stepped(accumulate, steps):
-    run(Mean(), accumulate=accumulate, epochs=2)
-    assert CountingSGD.total == 2 * steps
+def test_a_batch_is_a_step():
+    run(Mean(), epochs=2)
+    assert CountingSGD.total == 12
 
 
-def test_what_is_left_makes_a_smaller_step():
-    objective = Mean()
-    run(objective, _plain, batch_size=24, accumulate=4, epochs=1)
-    whole = Mean()
-    run(whole, _plain, batch_size=24, epochs=1)
-    torch.testing.assert_close(4 * objective.weight, whole.weight)
-
-
-def test_skipped_batches_are_not_added_up():
-    objective = Mean(skip=(0, 1, 4))
-    trainer = run(objective, accumulate=3, epochs=1)
+def test_a_skipped_batch_is_none():
+    trainer = run(Mean(skip=(0, 1, 4)), epochs=1)
     assert trainer.n_skipped_steps == 3
-    assert CountingSGD.total == 1  # of the three that are left
-    assert run(Mean(skip=range(6)), accumulate=2, epochs=1).n_skipped_steps == 6
-    assert CountingSGD.total == 0
+    assert CountingSGD.total == 3
 
 
 def test_gradients_from_before_are_forgotten():
     fresh, stale = Mean(), Mean()
     stale.weight.grad = torch.full((3,), 100.0)
     for objective in (fresh, stale):
-        run(objective, accumulate=2)
+        run(objective)
     assert torch.equal(fresh.weight, stale.weight)
 
 
@@ -199,9 +179,9 @@ def too_much_of_torch():
 @pytest.mark.parametrize("demand", [too_much_of_a_gpu, too_much_of_numpy, too_much_of_torch])
 @pytest.mark.parametrize("fails_at", [0, 7])
 def test_too_little_memory_names_the_argument_to_lower(fails_at, demand):
-    message = r"The training does not fit .* cpu\. Lower its batch_size=4: .* accumulate=6 .* alloc"
+    message = r"The training does not fit .* cpu\. Lower its batch_size=4\. .*alloc"
     with pytest.raises(MemoryError, match=message):
-        run(Mean(fails_at=fails_at, demand=demand), accumulate=3)
+        run(Mean(fails_at=fails_at, demand=demand))
 
 
 def test_other_errors_are_left_as_they_are():
@@ -210,3 +190,95 @@ def test_other_errors_are_left_as_they_are():
 
     with pytest.raises(RuntimeError, match="of another kind"):
         run(Mean(fails_at=0, demand=fail))
+
+
+class Roomy(nn.Module):
+    """Has room for a few rows; draws, and normalises without a look at the batch."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+        self.layers = nn.Sequential(
+            nn.Linear(3, 16), nn.GELU(), nn.LayerNorm(16), nn.Dropout(0.5), nn.Linear(16, 3)
+        )
+        self.register_buffer("n_rows", torch.zeros((), dtype=torch.long))
+        self.most = 0
+
+    def forward(self, x):
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError(f"no room for {len(x)}")
+        self.most = max(self.most, len(x))
+        if self.training:
+            self.n_rows += len(x)
+        return self.layers(x)
+
+
+class Contrast(nn.Module):
+    """A loss that compares all samples of a batch, of two views each."""
+
+    def __init__(self, room, dropout=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = EmbeddingNetwork(Roomy(room), nn.Identity(), 3)
+        self.embedding.backbone.layers[3].p = dropout
+
+    def forward(self, x):
+        z = self.embedding(torch.cat([x, x + 1]))
+        n = len(x)
+        similar = z[:n] @ z[n:].T / 0.5
+        return nn.functional.cross_entropy(similar, torch.arange(n)), {"first": z[0, 0]}
+
+
+@pytest.mark.parametrize("room", [47, 24, 12, 8, 6])
+def test_a_batch_that_does_not_fit_has_the_same_loss_in_pieces(room):
+    whole, parts = Contrast(48), Contrast(room)
+    expected = run(whole, plain, batch_size=24).history
+    with pytest.warns(UserWarning, match="The training does not fit into the memory of cpu"):
+        found = run(parts, plain, batch_size=24).history
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["first"] == pytest.approx(theirs["first"], rel=1e-4)
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    # What went wrong has left no trace, and what was computed twice was counted once.
+    assert parts.embedding.backbone.n_rows == whole.embedding.backbone.n_rows == 3 * 48
+    assert room // 2 < parts.embedding.backbone.most <= room
+    assert parts.embedding.n_pieces == 1
+
+
+def test_pieces_draw_the_same_when_they_are_computed_anew():
+    network = EmbeddingNetwork(nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 4)), nn.Identity(), 4)
+    x, direction = torch.randn(48, 3), torch.randn(48, 4)
+    gradients = []
+    for n_pieces in (4, 1):
+        network.n_pieces = n_pieces
+        network.zero_grad()
+        with OwnDraws(0):
+            if n_pieces == 1:  # the same by hand, without computing anything anew
+                parts = [network(x[start::4]) for start in range(4)]
+                z = torch.stack(parts, dim=1).flatten(0, 1)
+            else:
+                z = network(x)
+        (z * direction).sum().backward()
+        gradients.append((z.detach(), network.backbone[1].weight.grad.clone()))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_pieces_that_are_too_small_are_given_up():
+    with (
+        pytest.warns(UserWarning, match="does not fit"),
+        pytest.raises(MemoryError, match=r"Lower its batch_size=24\. no room for 6"),
+    ):
+        run(Contrast(2), plain, batch_size=24)
+
+
+def test_memory_that_runs_out_later_is_an_error():
+    objective = Contrast(48)
+
+    class Shrinking(SilentHook):
+        def begin(self, epoch):
+            objective.embedding.backbone.room = 48 if epoch == 0 else 4
+
+    with pytest.raises(MemoryError, match="Lower its batch_size"):
+        run(objective, plain, batch_size=24, hook=Shrinking())

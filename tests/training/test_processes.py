@@ -11,10 +11,11 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from skdeepcluster import MiniClustering
-from skdeepcluster.training import Processes, choose_processes
+from skdeepcluster.training import Processes, started_processes
 
 PROGRAM = Path(__file__).with_name("processes_program.py")
 
@@ -88,7 +89,7 @@ KILLED = """
 
     X, _ = make_blobs(100, random_state=0)
     try:
-        MiniClustering(3, devices="auto", num_nodes=2, random_state=0).set_callbacks(Die()).fit(X)
+        MiniClustering(3, random_state=0).set_callbacks(Die()).fit(X)
     except RuntimeError as error:
         print(error)
 """
@@ -122,49 +123,114 @@ def test_a_lost_process_is_an_error_of_the_others(tmp_path, unused_port):
 
 @pytest.fixture
 def started(monkeypatch):
-    """Let torchrun seem to have started this process and others."""
+    """Let torchrun or srun seem to have started this process and others."""
 
-    def start(local, in_all):
-        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
-        monkeypatch.setenv("WORLD_SIZE", str(in_all))
-        monkeypatch.setenv("LOCAL_RANK", "1")
+    def start(launcher, here, in_all):
+        variables = {
+            "torchrun": {
+                "TORCHELASTIC_RUN_ID": "test",
+                "LOCAL_WORLD_SIZE": here,
+                "WORLD_SIZE": in_all,
+                "LOCAL_RANK": 1,
+            },
+            "slurm": {
+                "SLURM_STEP_NUM_TASKS": in_all,
+                "SLURM_STEP_NUM_NODES": in_all // here,
+                "SLURM_LOCALID": 1,
+            },
+        }
+        for name, value in variables[launcher].items():
+            monkeypatch.setenv(name, str(value))
 
     return start
 
 
-def test_auto_is_what_torchrun_has_started(started):
-    assert choose_processes("auto", 1, "auto") == Processes(1)
-    started(2, 6)
-    assert choose_processes("auto", 3, "ddp") == Processes(2, 3, "ddp")
-    assert choose_processes(2, 3, "auto").count == 6
-    assert choose_processes(1, 1, "auto").count == 1  # each on its own
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+@pytest.mark.parametrize(("here", "in_all"), [(2, 2), (2, 6), (1, 3)])
+def test_a_fit_joins_the_processes_that_were_started(started, launcher, here, in_all):
+    assert started_processes().count == 1
+    started(launcher, here, in_all)
+    assert started_processes() == Processes(here, in_all // here, launcher)
+    assert started_processes().count == in_all
 
 
-@pytest.mark.parametrize(("devices", "num_nodes"), [(2, 1), (4, 2), ("auto", 1)])
-def test_other_numbers_than_started_are_refused(started, devices, num_nodes):
-    started(3, 6)
-    with pytest.raises(ValueError, match=r"devices=.* but torchrun has started 6"):
-        choose_processes(devices, num_nodes, "auto")
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_one_process_is_alone_whoever_started_it(started, launcher):
+    started(launcher, 1, 1)
+    assert started_processes().count == 1
 
 
-def test_a_program_without_torchrun_is_told_how_to_start():
-    with pytest.raises(ValueError, match=r"devices=2 .* torchrun --nnodes=1 --nproc-per-node=2"):
-        MiniClustering(3, devices=2).fit(np.eye(20))
+def test_a_job_of_slurm_without_srun_is_one_process(monkeypatch):
+    """In its batch script SLURM tells of the tasks that srun could start, and has started none."""
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert started_processes().count == 1
+    X, _ = make_blobs(40, centers=2, random_state=0)
+    # In this precision every fit makes an engine of its own, which would look for the others.
+    model = MiniClustering(2, max_epochs=1, pretraining=None, precision="16-mixed", random_state=0)
+    assert len(model.fit(X).labels_) == 40
 
 
-def test_workers_and_threads_cannot_share_a_fit(started):
-    started(2, 2)
+@pytest.mark.parametrize(("here", "in_all"), [(4, 6), (5, 6)])
+def test_different_numbers_on_the_machines_are_refused(started, here, in_all):
+    started("torchrun", here, in_all)
+    with pytest.raises(ValueError, match=f"torchrun has started 6 processes, and {here} of them"):
+        started_processes()
+
+
+def test_workers_and_threads_fit_alone(started):
+    started("torchrun", 2, 2)
     for backend in ("loky", "threading"):
         parallel = joblib.Parallel(n_jobs=2, backend=backend)
-        with pytest.raises(ValueError, match="cannot share a fit"):
-            parallel([joblib.delayed(choose_processes)(2, 1, "auto")] * 2)
-        assert parallel([joblib.delayed(choose_processes)("auto", 1, "auto")] * 2)[0].count == 1
+        found = parallel([joblib.delayed(started_processes)()] * 2)
+        assert [processes.count for processes in found] == [1, 1]
 
 
-def test_each_process_has_a_gpu_of_its_own(started):
-    started(2, 2)
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_each_process_has_a_gpu_of_its_own(started, launcher):
+    started(launcher, 2, 2)
     cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert Processes(2).own_device(cuda) == torch.device("cuda", 1)
-    assert Processes(2).own_device(cpu) == cpu
+    assert started_processes().own_device(cuda) == torch.device("cuda", 1)
+    assert started_processes().own_device(cpu) == cpu
     assert Processes(1).own_device(cuda) == cuda
+
+
+JOINED = """
+    import sys
+    import numpy as np
+    from sklearn.datasets import make_blobs
+    from skdeepcluster import MiniClustering
+
+    X, _ = make_blobs(100, random_state=0)
+    model = MiniClustering(3, random_state=0, max_epochs=3).fit(X)
+    from torch import distributed
+    print(distributed.get_world_size(), *model.labels_)
+"""
+
+
+def test_processes_of_slurm_find_each_other(tmp_path, unused_port):
+    source = tmp_path / "program.py"
+    source.write_text("\n".join(line[4:] for line in JOINED.splitlines()))
+    variables = {
+        **{"SLURM_JOB_ID": "12345", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"},
+        **{"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"},
+        **{"SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(unused_port)},
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(source)],
+            env=os.environ | variables | {"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in (0, 1)
+    ]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    X, _ = make_blobs(100, random_state=0)
+    alone = MiniClustering(3, random_state=0, max_epochs=3).fit_predict(X)
+    for out, _ in said:
+        count, *labels = map(int, out.split())
+        assert count == 2
+        assert adjusted_rand_score(alone, labels) == 1

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from skdeepcluster.training import _progress
-from skdeepcluster.training._loop import Plan
+from skdeepcluster.training import Plan, _progress
 from skdeepcluster.training._progress import Progress, duration, results
 
 RECORD = {
@@ -31,8 +30,8 @@ def clock(monkeypatch):
 
 
 def make(verbose, first_epoch=0, epochs=4):
-    phase = SimpleNamespace(name="clustering", n_samples=170)
-    return Progress(phase, Plan(epochs, 50, 0.01), verbose, first_epoch)
+    phase = SimpleNamespace(name="clustering", n_samples=170, plan=Plan(epochs, 50, 0.01))
+    return Progress(phase, verbose, first_epoch)
 
 
 def run(progress, clock, step_seconds):

@@ -1,0 +1,65 @@
+"""Batches that do not fit into memory, as the users of an estimator meet them."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
+from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+
+IMAGES = np.random.default_rng(0).random((36, 1, 8, 8)).astype(np.float32)
+
+
+class Roomy(nn.Module):
+    """Has room for so many images, as long as gradients are to be computed."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.LayerNorm(16))
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and len(x) > self.room:
+            raise torch.OutOfMemoryError(f"no room for {len(x)} images")
+        return self.layers(x)
+
+
+SHORT = {"max_epochs": 2, "batch_size": 18, "random_state": 0}
+ESTIMATORS = [
+    MiniClustering(2, fine_tune=True, pretraining=SimCLR(max_epochs=1, batch_size=18), **SHORT),
+    CalibratedDeepClustering(2, pretraining=MoCo(max_epochs=1, batch_size=18), **SHORT),
+    StableClusterDiscrimination(2, **SHORT),
+    ProximityDeepClustering(2, pretraining_epochs=1, **SHORT),
+    GenerativeCalibrationClustering(
+        2, pretraining=BYOL(max_epochs=1, batch_size=18), generation_epochs=1, **SHORT
+    ),
+    SimCLR(**SHORT),
+    MoCo(**SHORT),
+    BYOL(**SHORT),
+]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda one: type(one).__name__)
+def test_what_does_not_fit_is_embedded_in_pieces(estimator):
+    torch.manual_seed(0)
+    backbone = Roomy(1000)
+    whole = clone(estimator).set_params(backbone=backbone).fit(IMAGES)
+    small = Roomy(10)
+    small.load_state_dict(backbone.state_dict())
+    with pytest.warns(UserWarning, match=r"does not fit into the memory of cpu .* in \d+ pieces"):
+        pieces = clone(estimator).set_params(backbone=small).fit(IMAGES)
+    assert [r["phase"] for r in pieces.history_] == [r["phase"] for r in whole.history_]
+    # The projectors normalise by the batch, of which they see a piece only.
+    assert pieces.history_[0]["loss"] == pytest.approx(whole.history_[0]["loss"], rel=0.2)
+    assert pieces._model.embedding.n_pieces == 1
+    if hasattr(pieces, "labels_"):
+        assert np.array_equal(pieces.predict(IMAGES), pieces.labels_)
