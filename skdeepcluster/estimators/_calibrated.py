@@ -88,8 +88,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         False lets the calibration head's loss reach the encoder; an ablation of the paper. It makes
         no difference where the encoder is not trained.
     fine_tune : bool or "auto", default="auto"
-        Whether the encoder is trained along with the heads, at half their rate. "auto" is True for
-        images, whose augmentations tell the encoder something new, and False for feature arrays.
+        Whether the encoder is trained along with the heads. "auto" is True for images, whose
+        augmentations tell the encoder something new, and False for feature arrays.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
         the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
@@ -112,8 +112,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Samples per step of the clustering phase. "auto" is 256 for feature arrays and 1000, the
         paper's, for images.
     learning_rate : float or "auto", default="auto"
-        Of Adam for the heads in the clustering phase. "auto" is 0.001, falling to zero, for feature
-        arrays and 1e-4, constant, for images (the paper's).
+        Of Adam for the heads in the clustering phase; the encoder's is half of it. "auto" is 0.001,
+        falling to zero, for feature arrays and 1e-4, constant, for images (the paper's).
     calibrate : bool, default=True
         Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
         gives the share of independent partitions that agree. False gives the probabilities of the
@@ -127,11 +127,11 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
     checkpoint_dir : path or None, default=None
         Folder to which the state is written after each epoch. The same call resumes from there and
-        ends with the labels of an uninterrupted fit.
+        ends as an uninterrupted fit would, bit for bit.
     warm_start : bool, default=False
         Whether to go on from the networks of the last fit instead of starting anew.
     random_state : int, RandomState instance or None, default=None
-        Source of all randomness. An int gives the same labels, bit for bit, on the same machine
+        Source of all randomness. An int gives the same result, bit for bit, on the same machine
         with the same number of threads.
     verbose : int, default=0
         1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
@@ -176,7 +176,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
     image_shape_ : tuple of int
         Channels, height and width of an image; for images only.
     paths_ : list of str
-        The image files in the order of ``labels_``, if X was read from files.
+        The image files in the order of X, if it was read from files.
 
     See Also
     --------

@@ -135,7 +135,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     calibrate : bool, default=True
         Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
         gives the share of independent partitions that agree. False gives the softmax of the
-        clustering head, which is too sure of itself.
+        clustering head.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
     precision : str, default="auto"
@@ -145,11 +145,11 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
     checkpoint_dir : path or None, default=None
         Folder to which the state is written after each epoch. The same call resumes from there and
-        ends with the labels of an uninterrupted fit.
+        ends as an uninterrupted fit would, bit for bit.
     warm_start : bool, default=False
         Whether to go on from the networks of the last fit instead of starting anew.
     random_state : int, RandomState instance or None, default=None
-        Source of all randomness. An int gives the same labels, bit for bit, on the same machine
+        Source of all randomness. An int gives the same result, bit for bit, on the same machine
         with the same number of threads.
     verbose : int, default=0
         1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
@@ -193,7 +193,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     image_shape_ : tuple of int
         Channels, height and width of an image; for images only.
     paths_ : list of str
-        The image files in the order of ``labels_``, if X was read from files.
+        The image files in the order of X, if it was read from files.
 
     See Also
     --------

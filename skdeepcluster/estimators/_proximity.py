@@ -45,7 +45,8 @@ class ProximityDeepClustering(DeepClusterer):
     """Cluster without pseudo-labels: samples move towards their nearest neighbours (R-DC).
 
     First an auto-encoder learns codes between which one can interpolate: a critic tries to tell
-    decoded mixtures of two codes from samples. Then every code moves to the centroid of its nearest
+    decoded mixtures of two codes from samples. The decoder is a perceptron for feature arrays, and
+    transposed convolutions for images. Then every code moves to the centroid of its nearest
     neighbours, those in crowds first. Which samples belong to which cluster is not decided before
     the end, by k-means on the codes, so no early mistake is learned.
 
@@ -75,10 +76,9 @@ class ProximityDeepClustering(DeepClusterer):
         Weight of the distance between codes and their centroids, relative to the reconstruction of
         what the centroids are decoded to; 0 turns it off.
     backbone : "auto", str, path or nn.Module, default="auto"
-        The encoder. "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for
-        images. A string is the name of a timm model, a :class:`pathlib.Path` a folder with one, a
-        module is copied. Images of up to 64 pixels get a first layer with stride 1. The decoder is
-        a perceptron for feature arrays, and transposed convolutions for images.
+        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
+        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
+        Images of up to 64 pixels get a first layer with stride 1.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
@@ -97,7 +97,8 @@ class ProximityDeepClustering(DeepClusterer):
         second, where it is constant, 0.002 for feature arrays and 0.0001 for images.
     calibrate : bool, default=True
         Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
-        gives the share of independent partitions that agree. False gives the softmax of the head.
+        gives the share of independent partitions that agree. False gives the softmax of the
+        clustering head.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
     precision : str, default="auto"
@@ -107,11 +108,11 @@ class ProximityDeepClustering(DeepClusterer):
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
     checkpoint_dir : path or None, default=None
         Folder to which the state is written after each epoch. The same call resumes from there and
-        ends with the labels of an uninterrupted fit.
+        ends as an uninterrupted fit would, bit for bit.
     warm_start : bool, default=False
         Whether to go on from the networks of the last fit instead of starting anew.
     random_state : int, RandomState instance or None, default=None
-        Source of all randomness. An int gives the same labels, bit for bit, on the same machine
+        Source of all randomness. An int gives the same result, bit for bit, on the same machine
         with the same number of threads.
     verbose : int, default=0
         1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
@@ -132,7 +133,7 @@ class ProximityDeepClustering(DeepClusterer):
         One record per epoch: phase, epoch, epochs planned, batch size, losses, share of samples
         that moved, learning rate, seconds.
     n_iter_ : int
-        Epochs of the second phase.
+        Epochs of the clustering phase.
     n_skipped_steps_ : int
         Always 0.
     max_epochs_ : int
@@ -155,7 +156,7 @@ class ProximityDeepClustering(DeepClusterer):
     image_shape_ : tuple of int
         Channels, height and width of an image; for images only.
     paths_ : list of str
-        The image files in the order of ``labels_``, if X was read from files.
+        The image files in the order of X, if it was read from files.
 
     See Also
     --------

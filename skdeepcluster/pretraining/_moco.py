@@ -46,8 +46,8 @@ class MoCo(Pretrainer):
         the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
         Images of up to 64 pixels get a first layer with stride 1.
     pretrained : bool or path, default=False
-        True starts from timm's published weights (from its cache, or the network); a path is a file
-        of weights for the named backbone.
+        True loads timm's published weights (from its cache, or the network); a path is a file of
+        weights for the named backbone.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is about 400 steps for feature arrays, fewer for small ones,
         and 40 passes for images (CDC: 1000).
@@ -65,11 +65,11 @@ class MoCo(Pretrainer):
         Threads that read the items of a Dataset or image files; 0 reads them one by one.
     checkpoint_dir : path or None, default=None
         Folder to which the state is written after each epoch. The same call resumes from there and
-        ends with the network of an uninterrupted fit.
+        ends as an uninterrupted fit would, bit for bit.
     warm_start : bool, default=False
-        Whether to go on from the network of the last fit instead of starting anew.
+        Whether to go on from the networks of the last fit instead of starting anew.
     random_state : int, RandomState instance or None, default=None
-        Source of all randomness. An int gives the same network, bit for bit, on the same machine
+        Source of all randomness. An int gives the same result, bit for bit, on the same machine
         with the same number of threads.
     verbose : int, default=0
         1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
