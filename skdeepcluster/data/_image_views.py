@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skdeepcluster.data._image_operations import (
+from skdeepcluster.data._colour_operations import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    gaussian_blur,
     greyscale,
-    resized_crop,
     solarize,
+)
+from skdeepcluster.data._image_operations import (
+    gaussian_blur,
+    resized_crop,
 )
 
 __all__ = ["RandomImageViews", "contrastive_views", "draw_crops", "uniform"]

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skdeepcluster.data._image_operations import (
+from skdeepcluster.data._colour_operations import (
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
+    per_image,
+    solarize,
+)
+from skdeepcluster.data._image_operations import (
     adjust_sharpness,
     affine,
     erase_square,
-    per_image,
-    solarize,
 )
 from skdeepcluster.data._image_views import RandomImageViews, uniform
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from skdeepcluster.data._image_operations import (
+from skdeepcluster.data._colour_operations import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,

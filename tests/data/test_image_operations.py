@@ -14,17 +14,19 @@ from scipy import ndimage
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from skdeepcluster.data._image_operations import (
+from skdeepcluster.data._colour_operations import (
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
+    greyscale,
+    solarize,
+)
+from skdeepcluster.data._image_operations import (
     adjust_sharpness,
     affine,
     erase_square,
     gaussian_blur,
-    greyscale,
     resized_crop,
-    solarize,
 )
 from tests.data.image_helpers import JITTER, draw_default_crops, per_image, random_images
 from tests.helpers import seeded
