@@ -18,6 +18,10 @@ __all__ = [
     "solarize",
 ]
 
+# Luma of ITU-R BT.601, as PIL and torchvision have it.
+_RED, _GREEN, _BLUE = 0.2989, 0.587, 0.114
+
+# Keeps the hue of grey pixels finite; any hue does, as they have no chroma to multiply it with.
 _TINY = 1e-12
 
 
