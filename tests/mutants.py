@@ -505,6 +505,28 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "networks/_pieces.py",
+        "training/test_batches.py",
+        [
+            ("[torch.cat(pieces).argsort()]", ""),
+            ("else draws.repeated()", "else draws"),
+            ("buffer.copy_(before)", "pass"),
+        ],
+    ),
+    (
+        "training/_steps.py",
+        "training/test_batches.py",
+        [
+            ("self.load_state(copy.deepcopy(begin))", "pass"),
+            ("self.optimizer.zero_grad()", "pass"),
+        ],
+    ),
+    (
+        "training/_recovery.py",
+        "training/test_batches.py",
+        [("self._set(1)", "pass"), ("self.batch_size < 4 * self.count", "False")],
+    ),
+    (
         "numerics/_silhouette.py",
         "numerics/test_silhouette.py",
         [
