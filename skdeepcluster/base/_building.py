@@ -30,6 +30,8 @@ from skdeepcluster.numerics import nearest_neighbors
 
 # Exact neighbours cost n^2; pretraining draws some 200,000 samples and needs no larger graph.
 GRAPH_ROWS = 2**15
+# Nearest rows that are searched for: partitions are judged by more than views are drawn from.
+GRAPH_EDGES = 15
 # Standard deviations of constants, as a share of their mean, are below this.
 ROUNDING = 1e-12
 # Images, and pixels of them, that tell what is usual.
@@ -254,5 +256,5 @@ def build_views(
         return AugmentedViews(source, prepare, contrastive_views(source.sample_shape[1:]))
     rows = torch.randperm(n, generator=generator)[:GRAPH_ROWS].sort().values
     n_neighbors = min(max(len(rows) // (4 * n_clusters), 3), 10)
-    _, neighbors = nearest_neighbors(prepared_rows(prepare, source, rows), n_neighbors)
-    return NeighborViews(source, prepare, neighbors, rows)
+    _, graph = nearest_neighbors(prepared_rows(prepare, source, rows), GRAPH_EDGES)
+    return NeighborViews(source, prepare, graph, rows, n_neighbors)

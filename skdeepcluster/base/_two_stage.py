@@ -9,9 +9,17 @@ from torch import Tensor, nn
 
 from skdeepcluster.base._building import PairedViews, Recipe, n_fine_clusters
 from skdeepcluster.base._clusterer import DeepClusterer
+from skdeepcluster.base._inference import prepared_rows
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.base._start import candidate_partitions, choose_partition, fit_head
-from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, SelectedSource, Source
+from skdeepcluster.base._start import (
+    candidate_partitions,
+    choose_partition,
+    fit_head,
+    further_partitions,
+    n_runs,
+    teach_encoder,
+)
+from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
 from skdeepcluster.networks import ClusterModel
 from skdeepcluster.numerics import KMeansResult, kmeans, propagate_labels
 from skdeepcluster.training import Phase, Trainer, constant, cosine
@@ -65,8 +73,15 @@ class TwoStageClusterer(DeepClusterer):
         mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
         labels = None
         if self.init != "random":
-            labels = self._partition(embedding, mini, views, objective.model, source, generator)
+            labels, of_features = self._partition(
+                embedding, mini, views, objective.model, source, generator
+            )
             labels = trainer.agreed(labels)
+            if of_features:
+                features = prepared_rows(objective.model.prepare, source, views.rows)
+                teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
+                embedding = self._embed(objective, source, views.rows)
+                mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
         objective.start(embedding, labels, trainer.agreed(mini.labels), generator)
         if labels is not None and "start" in self._own_phases():
             if isinstance(views, NeighborViews):
@@ -82,12 +97,27 @@ class TwoStageClusterer(DeepClusterer):
         model: ClusterModel,
         source: Source,
         generator: torch.Generator,
-    ) -> Tensor:
-        """Return the partition that ``init`` asks for."""
+    ) -> tuple[Tensor, bool]:
+        """Return the partition that ``init`` asks for, and whether it is one of the features."""
         init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
-        candidates = candidate_partitions(embedding, mini, views, self.n_clusters, init, generator)
-        trained = SelectedSource(source, views.rows)
-        return candidates[choose_partition(candidates, trained, model, self.n_clusters)]
+        n_init = n_runs(len(embedding), self.n_clusters)
+        candidates = candidate_partitions(
+            embedding, mini, views, self.n_clusters, init, generator, n_init
+        )
+        if len(candidates) == 1 or not isinstance(views, NeighborViews):
+            return next(iter(candidates.values())), False
+        features = prepared_rows(model.prepare, source, views.rows)
+        if init == "auto":
+            candidates |= further_partitions(
+                features,
+                embedding,
+                len(mini.centers),
+                views.neighbors,
+                self.n_clusters,
+                generator,
+            )
+        name = choose_partition(candidates, features, embedding, views.graph, self.n_clusters)
+        return candidates[name], name == "features"
 
     def _train(
         self,

@@ -24,16 +24,31 @@ class NeighborViews:
         Rows to draw from.
     prepare : nn.Module
         Applied to the rows.
-    neighbors : Tensor of shape (n_nodes, n_neighbors), int64
-        For each node of the graph, the nodes nearest to it.
+    graph : Tensor of shape (n_nodes, n_edges), int64
+        For each node of the graph, the nodes nearest to it, the nearest first.
     rows : Tensor of shape (n_nodes,), int64
         The row of the source behind each node.
+    n_neighbors : int, optional
+        So many of the nearest nodes are neighbours; all by default.
+
+    Attributes
+    ----------
+    neighbors : Tensor of shape (n_nodes, n_neighbors), int64
+        Those that views are drawn from.
     """
 
-    def __init__(self, source: Source, prepare: nn.Module, neighbors: Tensor, rows: Tensor) -> None:
+    def __init__(
+        self,
+        source: Source,
+        prepare: nn.Module,
+        graph: Tensor,
+        rows: Tensor,
+        n_neighbors: int | None = None,
+    ) -> None:
         self.source = source
         self.prepare = prepare
-        self.neighbors = neighbors.cpu()
+        self.graph = graph.cpu()
+        self.neighbors = self.graph[:, :n_neighbors].contiguous()
         self.rows = rows.cpu()
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
+from skdeepcluster.numerics._conductance import mean_conductance
 from skdeepcluster.numerics._contingency import contingency_table
 from skdeepcluster.numerics._draws import OwnDraws, entered_draws
 from skdeepcluster.numerics._kmeans import (
@@ -32,6 +33,7 @@ __all__ = [
     "full_digits",
     "kmeans",
     "lloyd",
+    "mean_conductance",
     "merged_partitions",
     "nearest_center",
     "nearest_neighbors",

@@ -1,5 +1,7 @@
 """How well clusters are separated, without labels."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,9 @@ from skdeepcluster.numerics._settings import full_digits
 
 
 @full_digits()
-def centroid_silhouette(X: Tensor, labels: Tensor, n_clusters: int) -> float:
+def centroid_silhouette(
+    X: Tensor, labels: Tensor, n_clusters: int, average: Callable[[Tensor], Tensor] = torch.median
+) -> float:
     r"""Return the median simplified silhouette of a partition.
 
     .. math:: \operatorname{median}_i \frac{b_i - a_i}{\max(a_i, b_i)}
@@ -25,6 +29,8 @@ def centroid_silhouette(X: Tensor, labels: Tensor, n_clusters: int) -> float:
         The partition; clusters without a sample are left out.
     n_clusters : int
         Labels are below it.
+    average : callable
+        Makes one number of those of all samples.
 
     Returns
     -------
@@ -45,4 +51,4 @@ def centroid_silhouette(X: Tensor, labels: Tensor, n_clusters: int) -> float:
         a = distances.gather(1, own)[:, 0]
         b = distances.scatter(1, own, torch.inf).min(dim=1).values
         values[start : start + block] = (b - a) / torch.maximum(a, b).clamp(min=1e-12)
-    return float(values.median())
+    return float(average(values))

@@ -1,0 +1,39 @@
+"""How many edges of a graph of neighbours leave the clusters of a partition."""
+
+import torch
+from torch import Tensor
+
+
+def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> float:
+    r"""Return the mean over clusters of the share of a cluster's edges that leave it.
+
+    .. math:: \frac{1}{K} \sum_k \frac{\operatorname{cut}_k}{\min(\operatorname{vol}_k,
+        \operatorname{vol} - \operatorname{vol}_k)}
+
+    An edge joins a sample and one of its nearest neighbours; the volume of a cluster is the sum of
+    its samples' edges, those of others to them included. Each cluster counts the same, however
+    small, and of one that holds most of the samples what the others are divided from counts.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (n_samples,), int64
+        The partition; clusters without a sample are left out.
+    neighbors : Tensor of shape (n_samples, n_neighbors), int64
+        Nearest neighbours of each sample.
+    n_clusters : int
+        Labels are below it.
+
+    Returns
+    -------
+    float
+        In [0, 1], lower is better.
+    """
+    n, n_neighbors = neighbors.shape
+    edges = n_neighbors + torch.bincount(neighbors.flatten(), minlength=n)
+    volumes = torch.zeros(n_clusters, dtype=torch.double, device=labels.device)
+    volumes.index_add_(0, labels, edges.double())
+    own, theirs = labels[:, None].expand(n, n_neighbors).flatten(), labels[neighbors].flatten()
+    cut = own != theirs
+    leaving = torch.bincount(torch.cat([own[cut], theirs[cut]]), minlength=n_clusters)
+    smaller = torch.minimum(volumes, volumes.sum() - volumes).clamp(min=1)
+    return float((leaving / smaller)[volumes > 0].mean())
