@@ -26,6 +26,12 @@ from skdeepcluster.base._inference import embed_and_label, prepared_rows, vote
 from skdeepcluster.base._prediction import PredictingEstimator
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
+from skdeepcluster.base._start import (
+    choose_partition,
+    numbered_alike,
+    plain_partition,
+    teach_encoder,
+)
 from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
@@ -98,6 +104,7 @@ class DeepClusterer(PredictingEstimator):
             elif not self._goes_on():
                 self._start(objective, source, views, trainer, report)
             self._train(objective, source, views, trainer, report)
+            self._settle(objective, source, views, trainer)
         except DivergenceError:
             for _ in self._answers(objective, source, trainer):
                 self._finish(objective, source, trainer)
@@ -156,6 +163,9 @@ class DeepClusterer(PredictingEstimator):
         report: CallbackReport,
     ) -> None:
         """Run the clustering phase."""
+
+    def _settle(self, objective: Any, source: Source, views: PairedViews, trainer: Trainer) -> None:
+        """Go back to a safe partition, if training has come to nothing better."""
 
     def _make_views(self, source: Source, objective: Any, trainer: Trainer) -> PairedViews:
         """Return the views of samples that the phases train on."""
@@ -294,6 +304,39 @@ class DeepClusterer(PredictingEstimator):
         votes = trainer.agreed(vote(views, labels, n_clusters, generator))
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
+
+    def _plain_labels(self, features: Tensor, trainer: Trainer) -> Tensor:
+        """Return k-means on the features that are trained on, as the first process has it."""
+        n_clusters, generator = self._most_clusters(), trainer.generator("plain")
+        return trainer.once(
+            "plain", lambda: trainer.agreed(plain_partition(features, n_clusters, generator))
+        )
+
+    def _protected(
+        self,
+        labels: Tensor,
+        graph: Tensor,
+        objective: Any,
+        source: Source,
+        rows: Tensor,
+        trainer: Trainer,
+    ) -> Tensor | None:
+        """Return k-means on the features, where ``labels`` are no better; the encoder learns it.
+
+        Neither pretraining nor heads are to lose what is there without them.
+        """
+        n_clusters = self._n_clusters()
+        features = prepared_rows(objective.model.prepare, source, rows)
+        plain = self._plain_labels(features, trainer)
+        embedding = self._embed(objective, source, rows)
+        candidates = {"trained": labels.to(plain.device), "plain": plain}
+        name = choose_partition(candidates, features, embedding, graph, n_clusters)
+        same = torch.equal(*candidates.values())
+        if trainer.agreed(torch.tensor(name == "trained" or same)):
+            return None
+        plain = numbered_alike(plain, candidates["trained"], n_clusters)
+        teach_encoder(objective.model.embedding, features, plain, n_clusters, trainer)
+        return plain
 
     def _embed(self, objective: Any, source: Source, rows: Tensor) -> Tensor:
         """Return the embedding of some samples, on the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from skdeepcluster.base._building import PairedViews, Recipe
@@ -82,28 +83,39 @@ def candidate_partitions(
     return candidates
 
 
-def further_partitions(
-    features: Tensor,
+def finer_merger(
     embedding: Tensor,
     n_parts: int,
     neighbors: Tensor,
     n_clusters: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Return what else may be right on feature arrays, where the embedding or its parts are not.
+    """Return a merger of more parts than there are mini-clusters, where clusters are few.
 
-    Contrast spreads a large class over the sphere and squeezes a small one: then k-means on the
-    features as they came ("features"). Four mini-clusters for each of a few clusters are too coarse
-    for shapes such as rings: then a merger of more of them ("fine").
+    Four mini-clusters for each of two clusters are too coarse for shapes such as rings.
     """
-    n = len(features)
-    run = kmeans(features, n_clusters, generator=generator, n_init=n_runs(n, n_clusters))
-    found = {"features": run.labels}
-    n_fine = min(FINE_PARTS, n // ROWS_PER_FINE_PART)
-    if n_fine > n_parts:
-        fine = kmeans(embedding, n_fine, generator=generator, n_init=1)
-        found["fine"] = merged_partitions(fine, n_clusters, neighbors)["neighbors"]
-    return found
+    n_fine = min(FINE_PARTS, len(embedding) // ROWS_PER_FINE_PART)
+    if n_fine <= n_parts:
+        return {}
+    fine = kmeans(embedding, n_fine, generator=generator, n_init=1)
+    return {"fine": merged_partitions(fine, n_clusters, neighbors)["neighbors"]}
+
+
+def plain_partition(features: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Return k-means on the features as they came: what users would have otherwise.
+
+    It is right where contrast is not, which spreads a large class over the sphere and squeezes a
+    small one.
+    """
+    n_init = n_runs(len(features), n_clusters)
+    return kmeans(features, n_clusters, generator=generator, n_init=n_init).labels
+
+
+def numbered_alike(labels: Tensor, like: Tensor, n_clusters: int) -> Tensor:
+    """Return a partition with its clusters numbered as those of another that they overlap most."""
+    table = torch.bincount(labels * n_clusters + like, minlength=n_clusters**2)
+    _, numbers = linear_sum_assignment(table.view(n_clusters, -1).cpu().numpy(), maximize=True)
+    return torch.from_numpy(numbers).to(labels)[labels]
 
 
 def choose_partition(
@@ -116,8 +128,8 @@ def choose_partition(
     """Return the name of the partition whose clusters are best separated.
 
     Neither the features nor the embedding alone would be an impartial judge, so both are, side by
-    side; and so are the neighbours among the features. k-means on the features is what users would
-    have otherwise: it is kept unless another partition is clearly better.
+    side; and so are the neighbours among the features. The one named "plain", k-means on the
+    features, is kept unless another is clearly better.
 
     Parameters
     ----------
@@ -138,8 +150,8 @@ def choose_partition(
         conductance = mean_conductance(labels, graph, n_clusters)
         scores[name] = SILHOUETTE_WEIGHT * silhouette - math.log(LEAST_CONDUCTANCE + conductance)
     best = max(scores, key=lambda name: scores[name])
-    kept = scores.get("features", -math.inf) + MARGIN >= scores[best]
-    return "features" if kept else best
+    kept = scores.get("plain", -math.inf) + MARGIN >= scores[best]
+    return "plain" if kept else best
 
 
 def teach_encoder(
@@ -150,25 +162,32 @@ def teach_encoder(
     What contrast has torn apart no head on the embedding could put together again.
     """
     n = len(labels)
-    with trainer.draws("build a head to teach the encoder with"):
+    teacher = Trainer(
+        ["teaching"],
+        device=trainer.device,
+        precision=trainer.precision,
+        seed=trainer.seed,
+        processes=trainer.processes,
+    )
+    with teacher.draws("build"):
         head = PrototypeHead(encoder.embedding_dim, n_clusters).to(features.device)
     head.start_from(head.weight, TEACHING_SCALE)
-    scaled = nn.Sequential(encoder, head)
-    trainer.run(
+    both = nn.Sequential(encoder, head)
+    teacher.run(
         Phase(
-            name="start",
-            objective=HeadFit(scaled),
+            name="teaching",
+            objective=HeadFit(both),
             views=lambda index, _: (features[index], labels[index]),
             n_samples=n,
             batch_size=TEACHING.batch_size,
             epochs=TEACHING.epochs(n, min(TEACHING.batch_size, n)),
-            parameter_groups=[{"params": list(scaled.parameters()), "lr": TEACHING.learning_rate}],
+            parameter_groups=[{"params": list(both.parameters()), "lr": TEACHING.learning_rate}],
             optimizer=torch.optim.Adam,
             schedule=cosine,
             hook=SilentHook(),
-            resumable=False,
         )
     )
+    trainer.interrupted |= teacher.interrupted
 
 
 def _of_unit_size(X: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
     candidate_partitions,
     choose_partition,
+    finer_merger,
     fit_head,
-    further_partitions,
     n_runs,
     teach_encoder,
 )
 from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
-from skdeepcluster.networks import ClusterModel
+from skdeepcluster.networks import ClusterModel, most_likely
 from skdeepcluster.numerics import KMeansResult, kmeans, propagate_labels
 from skdeepcluster.training import Phase, Trainer, constant, cosine
 
@@ -67,23 +67,24 @@ class TwoStageClusterer(DeepClusterer):
         trainer: Trainer,
         report: CallbackReport,
     ) -> None:
-        """Start the heads from partitions of the embedding of the samples that are trained on."""
+        """Start the heads from partitions of the samples that are trained on."""
         generator = trainer.generator("partitions")
         embedding = self._embed(objective, source, views.rows)
         mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
-        labels = None
-        if self.init != "random":
-            labels, of_features = self._partition(
-                embedding, mini, views, objective.model, source, generator
-            )
-            labels = trainer.agreed(labels)
-            if of_features:
-                features = prepared_rows(objective.model.prepare, source, views.rows)
-                teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
-                embedding = self._embed(objective, source, views.rows)
-                mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
+        if self.init == "random":
+            objective.start(embedding, None, trainer.agreed(mini.labels), generator)
+            return
+        labels, is_plain = self._partition(
+            embedding, mini, views, objective.model, source, trainer, generator
+        )
+        labels = trainer.agreed(labels)
+        if is_plain:
+            features = prepared_rows(objective.model.prepare, source, views.rows)
+            teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
+            embedding = self._embed(objective, source, views.rows)
+            mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
         objective.start(embedding, labels, trainer.agreed(mini.labels), generator)
-        if labels is not None and "start" in self._own_phases():
+        if "start" in self._own_phases():
             if isinstance(views, NeighborViews):
                 neighbors = views.neighbors.to(labels.device)
                 labels = propagate_labels(labels, neighbors, self.n_clusters)
@@ -96,28 +97,24 @@ class TwoStageClusterer(DeepClusterer):
         views: PairedViews,
         model: ClusterModel,
         source: Source,
+        trainer: Trainer,
         generator: torch.Generator,
     ) -> tuple[Tensor, bool]:
-        """Return the partition that ``init`` asks for, and whether it is one of the features."""
+        """Return the partition that ``init`` asks for, and whether it is k-means on features."""
         init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
-        n_init = n_runs(len(embedding), self.n_clusters)
+        k = self.n_clusters
         candidates = candidate_partitions(
-            embedding, mini, views, self.n_clusters, init, generator, n_init
+            embedding, mini, views, k, init, generator, n_runs(len(embedding), k)
         )
         if len(candidates) == 1 or not isinstance(views, NeighborViews):
             return next(iter(candidates.values())), False
         features = prepared_rows(model.prepare, source, views.rows)
         if init == "auto":
-            candidates |= further_partitions(
-                features,
-                embedding,
-                len(mini.centers),
-                views.neighbors,
-                self.n_clusters,
-                generator,
-            )
-        name = choose_partition(candidates, features, embedding, views.graph, self.n_clusters)
-        return candidates[name], name == "features"
+            n_parts = len(mini.centers)
+            candidates |= finer_merger(embedding, n_parts, views.neighbors, k, generator)
+            candidates["plain"] = self._plain_labels(features, trainer)
+        name = choose_partition(candidates, features, embedding, views.graph, k)
+        return candidates[name], name == "plain"
 
     def _train(
         self,
@@ -149,6 +146,19 @@ class TwoStageClusterer(DeepClusterer):
                     hook=hook,
                 )
             )
+
+    def _settle(self, objective: Any, source: Source, views: PairedViews, trainer: Trainer) -> None:
+        """Start the heads anew from k-means on the features, if training has come to no better."""
+        if not isinstance(views, NeighborViews) or self.init != "auto" or self._goes_on():
+            return
+        labels = most_likely(objective.model.head, self._embed(objective, source, views.rows))
+        plain = self._protected(labels, views.graph, objective, source, views.rows, trainer)
+        if plain is None:
+            return
+        generator = trainer.generator("going back")
+        embedding = self._embed(objective, source, views.rows)
+        mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
+        objective.start(embedding, plain, trainer.agreed(mini.labels), generator)
 
     def _training_views(self, views: PairedViews) -> PairedViews:
         """Return the views of the clustering phase; those of the pretraining by default."""

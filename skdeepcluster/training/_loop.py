@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,7 @@ class Trainer:
         self.interrupted = False
         self.plans: dict[str, Plan] = {}
         self._runs: Counter[str] = Counter()
+        self._computed: dict[str, Tensor] = {}
         self._agreement = Agreement(processes, device)
         state = checkpoint.load() if checkpoint and self._is_first else None
         if self._agreement.needed:
@@ -98,6 +99,12 @@ class Trainer:
             self.seed = state["seed"]
             self.history = state["history"]
             self.n_skipped_steps = state["n_skipped_steps"]
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what a function returned when it was first asked for under this name."""
+        if name not in self._computed:
+            self._computed[name] = compute()
+        return self._computed[name]
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return a generator of its own for each purpose, the same after a resume."""
