@@ -138,12 +138,18 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_calibrated.py",
-        "objectives/test_calibrated_objective.py",
+        "objectives/test_calibrated_losses.py",
         [
             ("return means[regions]", "return probabilities"),
             ("return -(targets * log_softmax", "return (targets * log_softmax"),
             ("(logarithm - prior.log())", "logarithm"),
             ("marginal = probabilities.mean", "marginal = probabilities.detach().mean"),
+        ],
+    ),
+    (
+        "objectives/_calibrated.py",
+        "objectives/test_calibrated_selection.py",
+        [
             ("(prior * batch_size).round()", "(prior * batch_size).floor()"),
             ("expected.to(owed.dtype) + owed", "expected.to(owed.dtype)"),
             ("(due * (1 + 1e-6)).floor()", "due.floor()"),
@@ -153,8 +159,9 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_calibrated.py",
-        "objectives/test_calibrated_objective.py -k '"
-        "sum_of_its or reaches or carry or follow or start or copied or groups or weak_view'",
+        "objectives/test_calibrated_objective.py objectives/test_calibrated_regions.py -k '"
+        "sum_of_its or reaches or carry or follow or stay or start or copied or groups or "
+        "weak_view'",
         [
             ("if self.proportional:", "if True:"),
             ("load_state_dict(self.clustering_head.state_dict())", "state_dict()"),
@@ -221,7 +228,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_discrimination.py",
-        "objectives/test_discrimination.py",
+        "objectives/test_discrimination_losses.py",
         [
             ("others = logits.detach().scatter", "others = logits.scatter"),
             ("own = logits.gather(-1, columns)", "own = logits.detach().gather(-1, columns)"),
@@ -236,8 +243,10 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_discrimination.py",
-        "objectives/test_discrimination.py -k 'head_equals or epochs_of or beginning or last_visit "
-        "or itself or mean_of_its_heads or decay or refinement or class_weights'",
+        "objectives/test_discrimination_head.py objectives/test_discrimination_objective.py "
+        "objectives/test_discrimination_refinement.py -k 'head_equals or epochs_of or beginning or "
+        "last_visit or itself or mean_of_its_heads or decay or refinement or class_weights or "
+        "finished'",
         [
             ("self.previous.copy_(self.head.weight)", "pass"),
             ("return (counts - own)[:, 1:]", "return (counts + 0 * own)[:, 1:]"),
