@@ -178,7 +178,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ),
             ("loss = calibration_loss(logits, targets)", "loss = 0 * logits.sum()"),
             ("self.entropy_weight * size_divergence", "size_divergence"),
-            ("self.region_centers.lerp_(means, rate[:, None])", "pass"),
+            ("self.regions.follow(z, regions)", "pass"),
+            ("if self.fine_tune:\n            self.regions", "if True:\n            self.regions"),
             (
                 "pseudo_labels(logits, self.confidence_threshold or 0.0)",
                 "pseudo_labels(logits, 0.0)",
@@ -374,6 +375,9 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "objectives/test_regions.py",
         [
             ("self.centers[: len(centers)] = centers", "pass"),
+            ("self.FOLLOWING_RATE * (counts > 0)", "self.FOLLOWING_RATE * (counts >= 0)"),
+            ("self.FOLLOWING_RATE * (counts > 0)", "(counts > 0)"),
+            ("self.centers.lerp_(means, rate[:, None])", "pass"),
             ("shape, self.OCCUPANCY_THRESHOLD)", "shape, 0.0)"),
         ],
     ),

@@ -59,7 +59,7 @@ def hand_composed(objective, clean, strong, weak=None):
     prior = parts.prior.double().numpy()
     total = 0.0
     if parts.calibration_head is not None:
-        centers = parts.region_centers.double().numpy()
+        centers = parts.regions.centers.double().numpy()
         z = embed(clean).detach().double().numpy()
         regions = [np.square(centers - row).sum(axis=1).argmin() for row in z]
         targets = slow_targets(softmax(logits(parts.clustering_head, clean)), regions)
@@ -299,7 +299,7 @@ def test_start_sets_regions_prior_and_clustering_head(proportional):
     objective.start(z, labels, regions, torch.Generator().manual_seed(3))
     for r in range(6):
         members = [z[i] for i in range(60) if regions[i] == r]
-        assert torch.allclose(objective.region_centers[r], sum(members) / len(members), atol=1e-6)
+        assert torch.allclose(objective.regions.centers[r], sum(members) / len(members), atol=1e-6)
     counts = [sum(labels == k).item() + 1 for k in range(3)]
     expected = [c / 63 for c in counts] if proportional else [1 / 3] * 3
     assert objective.prior.tolist() == pytest.approx(expected)
@@ -324,7 +324,7 @@ def test_without_a_partition_the_heads_are_left_as_they_are():
     before = copy.deepcopy(objective.state_dict())
     objective.start(z, None, partitions(z, 3, 6)[1], torch.Generator())
     for name, tensor in objective.state_dict().items():
-        assert torch.equal(tensor, before[name]) == (name != "region_centers"), name
+        assert torch.equal(tensor, before[name]) == (name != "regions.centers"), name
 
 
 def test_copied_heads_are_equal_but_not_the_same():
@@ -365,14 +365,14 @@ def test_reorder_renumbers_the_clusters(order, calibration_head):
             head.output.bias.copy_(torch.randn(3))
     before = [head(z) for head in heads]
     prior, owed, model = objective.prior.clone(), objective.owed.clone(), objective.model.head(z)
-    regions = objective.region_centers.clone()
+    regions = objective.regions.centers.clone()
     objective.reorder(torch.tensor(order))
     for head, logits in zip(heads, before, strict=True):
         assert torch.equal(head(z), logits[:, order])
     assert torch.equal(objective.model.head(z), model[:, order])
     assert torch.equal(objective.prior, prior[order])
     assert torch.equal(objective.owed, owed[order])
-    assert torch.equal(objective.region_centers, regions)
+    assert torch.equal(objective.regions.centers, regions)
 
 
 def test_the_same_batch_has_the_same_loss_in_any_order_of_the_clusters():
@@ -393,9 +393,8 @@ def test_the_state_survives_a_round_trip(calibration_head):
     assert objective.owed.any()
     restored, _ = make_objective(started=False, seed=1, **changes)
     restored.load_state_dict(copy.deepcopy(objective.state_dict()))
-    for name in ("prior", "owed", "region_centers"):
-        assert torch.equal(getattr(restored, name), getattr(objective, name))
-        assert name in objective.state_dict()
+    assert_equal_states(restored, objective)
+    assert {"prior", "owed", "regions.centers"} <= objective.state_dict().keys()
     restored.train()
     assert torch.equal(restored(*batches(z))[0], objective(*batches(z))[0])
     assert_equal_states(restored, objective)
