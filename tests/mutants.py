@@ -263,6 +263,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("one.DUAL_RATE_PER_CLUSTER * one.n_clusters", "one.DUAL_RATE_PER_CLUSTER"),
             ("head.duals.copy_(own_duals)", "pass"),
             ("head.assignments[index] = own_labels", "pass"),
+            ("self.assignments[:0].clone()", "self.assignments"),
             ('"weight_decay": 0.0}', "}"),
             ("loss = losses.mean()", "loss = losses.sum()"),
             (
@@ -313,6 +314,13 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ('if self.filters == "both":', "if True:"),
             ("neighbor_medoids if self.medoids else", "neighbor_medoids if False else"),
             ("-self.SHARPNESS * centers.square().sum(dim=1)", "0 * centers.square().sum(dim=1)"),
+            ("self.centroids[:0].clone()", "self.centroids"),
+            ("self.moved[:0].clone()", "self.moved"),
+            ("self.target_decoder = nn.Identity()\n        self.quantile", "self.quantile"),
+            ("self.quantile.fill_(self.FIRST_QUANTILE)", "pass"),
+            ("self.share.zero_()", "pass"),
+            ("dtype=torch.bool))\n        self.forget_clusters()", "dtype=torch.bool))"),
+            ("parameter.zero_()", "pass"),
         ],
     ),
     (
@@ -349,6 +357,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("2 * prepared - 1, labels)", "prepared, labels)"),
             ("loss, scalars = loss + denoising,", "loss, scalars = loss,"),
             ("remember(round(progress * self.n_steps))", "remember(self.n_steps)"),
+            ("self.labels[:0].clone()", "self.labels"),
+            ("self.generated[:0].clone()", "self.generated"),
         ],
     ),
     (

@@ -139,7 +139,7 @@ def make_objective(n_clusters=(3,), n_over_clusters=(6,), n=60, seed=0, learns=T
         n_over_clusters=n_over_clusters,
         **{**parameters, **changes},
     )
-    objective.track_samples(n)
+    objective.remember_samples(n)
     return objective, torch.randn(n, WIDTH)
 
 

@@ -26,17 +26,17 @@ temperatures = st.sampled_from([0.05, 0.5, 1.0])
 constraints = st.sampled_from([None, "size", "entropy"])
 
 
-def tracking(n, n_clusters, **changes):
-    """Return a new head that tracks n samples, in double precision."""
+def new_head(n, n_clusters, **changes):
+    """Return a new head that remembers n samples, in double precision."""
     head = DiscriminationHead(WIDTH, n_clusters, **{**STATE, **changes}).double()
-    head.track_samples(n)
+    head.remember_samples(n)
     return head
 
 
 def make_head(n_clusters=3, n=30, seed=0, **changes):
     """Return a head that is in the midst of training."""
     torch.manual_seed(seed)
-    head = tracking(n, n_clusters, **changes)
+    head = new_head(n, n_clusters, **changes)
     with torch.no_grad():
         # Lengths other than one, centres other than those of the encoder, and everything seen.
         head.head.weight.mul_(torch.arange(1.0, n_clusters + 1)[:, None])
@@ -95,7 +95,7 @@ def test_a_batch_of_a_head_equals_a_loop(seed, batch, n_clusters, constraint, sh
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_epochs_of_training_equal_a_loop(constraint, n_clusters):
     torch.manual_seed(0)
-    head = tracking(30, n_clusters, constraint=constraint)
+    head = new_head(30, n_clusters, constraint=constraint)
     optimizer = torch.optim.SGD([head.head.weight], lr=0.3)
     first, second = draw_views(0, 30)
     for _ in range(3):
@@ -116,7 +116,7 @@ def test_epochs_of_training_equal_a_loop(constraint, n_clusters):
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_heads_side_by_side_learn_as_each_alone(constraint):
-    heads = [tracking(20, 3, constraint=constraint) for _ in range(3)]
+    heads = [new_head(20, 3, constraint=constraint) for _ in range(3)]
     alone = copy.deepcopy(heads)
     for step in range(4):
         index = torch.randperm(20, generator=torch.Generator().manual_seed(step))[:8]
@@ -148,7 +148,7 @@ def test_the_papers_rate_for_ten_clusters():
 
 
 def test_a_new_head_has_seen_nothing():
-    head = tracking(30, 3)
+    head = new_head(30, 3)
     assert head.assignments.tolist() == [-1] * 30
     assert head.assignments.dtype == torch.long
     assert head.duals.tolist() == [0, 0, 0]

@@ -269,7 +269,7 @@ def test_a_finished_model_remembers_no_sample():
     assert any(n in tensor.shape for tensor in objective.state_dict().values())
     before, predicted = copy.deepcopy(objective.state_dict()), objective.model(z)
     size = len(pickle.dumps(objective))
-    objective.track_samples(0)
+    objective.forget_samples()
     state = objective.state_dict()
     assert state.keys() == before.keys()
     for name, tensor in state.items():
@@ -277,7 +277,7 @@ def test_a_finished_model_remembers_no_sample():
         assert name.endswith("assignments") or torch.equal(tensor, before[name])
     assert len(pickle.dumps(objective)) < size - 2 * 8 * n + 100
     assert torch.equal(objective.model(z), predicted)
-    objective.track_samples(0)  # may be said twice
+    objective.forget_samples()  # may be said twice
     objective.reorder(torch.tensor([2, 1, 0]))
     assert torch.equal(objective.model(z), predicted[:, [2, 1, 0]])
 
@@ -287,12 +287,12 @@ def test_a_finished_model_remembers_no_sample():
 def test_training_goes_on_from_a_finished_model(constraint, n):
     objective, z = make_objective((2, 3), (6,), constraint=constraint)
     train(objective, z).select(1)
-    objective.track_samples(0)
+    objective.forget_samples()
     state = copy.deepcopy(objective.state_dict())
     fresh, _ = make_objective((2, 3), (6,), n=0, seed=1, constraint=constraint)
     fresh.select(1)
     fresh.load_state_dict(state)
-    fresh.track_samples(n)
+    fresh.remember_samples(n)
     for name, tensor in fresh.state_dict().items():
         if name.endswith("assignments"):
             assert tensor.tolist() == [-1] * n
@@ -305,7 +305,7 @@ def test_training_goes_on_from_a_finished_model(constraint, n):
 def test_a_finished_model_takes_back_its_own_state():
     objective, z = make_objective()
     train(objective, z)
-    objective.track_samples(0)
+    objective.forget_samples()
     state = copy.deepcopy(objective.state_dict())
     with torch.no_grad():
         for parameter in objective.parameters():
