@@ -432,6 +432,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("size[kept] += size[absorbed]", "pass"),
             ("total[kept] += total[absorbed]", "pass"),
             ("((partner == kept) | (partner == absorbed))", "(partner == absorbed)"),
+            ("((partner == kept) | (partner == absorbed))", "(partner == kept)"),
             ("normalize(centers, dim=1) * sizes[:, None]", "normalize(centers, dim=1)"),
             ("normalize(centers, dim=1) * sizes[:, None]", "centers * sizes[:, None]"),
             ("(edges + edges.T)", "edges"),
