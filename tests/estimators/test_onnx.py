@@ -20,7 +20,7 @@ from skdeepcluster import (
     to_onnx,
 )
 from skdeepcluster.pretraining import BYOL, SimCLR
-from tests.estimators.test_promises import LOST_CLUSTERS, tiny_backbone
+from tests.instances import LOST_CLUSTERS, tiny_backbone
 
 NOISE = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)
 PIXELS = np.random.default_rng(0).integers(0, 256, size=(24, 3, 8, 8), dtype=np.uint8)

@@ -30,7 +30,7 @@ from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import multilayer_perceptron
 from skdeepcluster.objectives import BYOLObjective, ContrastiveObjective, MoCoObjective
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
-from tests.estimators.callback_helpers import (
+from tests.callback_helpers import (
     InterruptIn,
     KillAfter,
     Killed,

@@ -31,7 +31,7 @@ from skdeepcluster import (
 from skdeepcluster.callbacks import EmbeddingMonitor
 from skdeepcluster.persistence import _files
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
-from tests.estimators.test_promises import ESTIMATORS, tiny_backbone
+from tests.instances import ESTIMATORS, tiny_backbone
 
 TINY = "test_resnet"  # 0.4 million parameters, made by timm for tests
 FILES = ["model.json", "tensors.safetensors"]
