@@ -138,12 +138,18 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_calibrated.py",
-        "objectives/test_calibrated_objective.py",
+        "objectives/test_calibrated_losses.py",
         [
             ("return means[regions]", "return probabilities"),
             ("return -(targets * log_softmax", "return (targets * log_softmax"),
             ("(logarithm - prior.log())", "logarithm"),
             ("marginal = probabilities.mean", "marginal = probabilities.detach().mean"),
+        ],
+    ),
+    (
+        "objectives/_calibrated.py",
+        "objectives/test_calibrated_selection.py",
+        [
             ("(prior * batch_size).round()", "(prior * batch_size).floor()"),
             ("expected.to(owed.dtype) + owed", "expected.to(owed.dtype)"),
             ("(due * (1 + 1e-6)).floor()", "due.floor()"),
@@ -153,8 +159,9 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_calibrated.py",
-        "objectives/test_calibrated_objective.py -k '"
-        "sum_of_its or reaches or carry or follow or start or copied or groups or weak_view'",
+        "objectives/test_calibrated_objective.py objectives/test_calibrated_regions.py -k '"
+        "sum_of_its or reaches or carry or follow or stay or start or copied or groups or "
+        "weak_view'",
         [
             ("if self.proportional:", "if True:"),
             ("load_state_dict(self.clustering_head.state_dict())", "state_dict()"),
@@ -171,7 +178,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ),
             ("loss = calibration_loss(logits, targets)", "loss = 0 * logits.sum()"),
             ("self.entropy_weight * size_divergence", "size_divergence"),
-            ("self.region_centers.lerp_(means, rate[:, None])", "pass"),
+            ("self.regions.follow(z, regions)", "pass"),
+            ("if self.fine_tune:\n            self.regions", "if True:\n            self.regions"),
             (
                 "pseudo_labels(logits, self.confidence_threshold or 0.0)",
                 "pseudo_labels(logits, 0.0)",
@@ -221,7 +229,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_discrimination.py",
-        "objectives/test_discrimination.py",
+        "objectives/test_discrimination_losses.py",
         [
             ("others = logits.detach().scatter", "others = logits.scatter"),
             ("own = logits.gather(-1, columns)", "own = logits.detach().gather(-1, columns)"),
@@ -236,8 +244,10 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "objectives/_discrimination.py",
-        "objectives/test_discrimination.py -k 'head_equals or epochs_of or beginning or last_visit "
-        "or itself or mean_of_its_heads or decay or refinement or class_weights'",
+        "objectives/test_discrimination_head.py objectives/test_discrimination_objective.py "
+        "objectives/test_discrimination_refinement.py -k 'head_equals or epochs_of or beginning or "
+        "last_visit or itself or mean_of_its_heads or decay or refinement or class_weights or "
+        "finished'",
         [
             ("self.previous.copy_(self.head.weight)", "pass"),
             ("return (counts - own)[:, 1:]", "return (counts + 0 * own)[:, 1:]"),
@@ -253,6 +263,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("one.DUAL_RATE_PER_CLUSTER * one.n_clusters", "one.DUAL_RATE_PER_CLUSTER"),
             ("head.duals.copy_(own_duals)", "pass"),
             ("head.assignments[index] = own_labels", "pass"),
+            ("self.assignments[:0].clone()", "self.assignments"),
             ('"weight_decay": 0.0}', "}"),
             ("loss = losses.mean()", "loss = losses.sum()"),
             (
@@ -303,6 +314,13 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ('if self.filters == "both":', "if True:"),
             ("neighbor_medoids if self.medoids else", "neighbor_medoids if False else"),
             ("-self.SHARPNESS * centers.square().sum(dim=1)", "0 * centers.square().sum(dim=1)"),
+            ("self.centroids[:0].clone()", "self.centroids"),
+            ("self.moved[:0].clone()", "self.moved"),
+            ("self.target_decoder = nn.Identity()\n        self.quantile", "self.quantile"),
+            ("self.quantile.fill_(self.FIRST_QUANTILE)", "pass"),
+            ("self.share.zero_()", "pass"),
+            ("dtype=torch.bool))\n        self.forget_clusters()", "dtype=torch.bool))"),
+            ("parameter.zero_()", "pass"),
         ],
     ),
     (
@@ -339,6 +357,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("2 * prepared - 1, labels)", "prepared, labels)"),
             ("loss, scalars = loss + denoising,", "loss, scalars = loss,"),
             ("remember(round(progress * self.n_steps))", "remember(self.n_steps)"),
+            ("self.labels[:0].clone()", "self.labels"),
+            ("self.generated[:0].clone()", "self.generated"),
         ],
     ),
     (
@@ -365,6 +385,9 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "objectives/test_regions.py",
         [
             ("self.centers[: len(centers)] = centers", "pass"),
+            ("self.FOLLOWING_RATE * (counts > 0)", "self.FOLLOWING_RATE * (counts >= 0)"),
+            ("self.FOLLOWING_RATE * (counts > 0)", "(counts > 0)"),
+            ("self.centers.lerp_(means, rate[:, None])", "pass"),
             ("shape, self.OCCUPANCY_THRESHOLD)", "shape, 0.0)"),
         ],
     ),
@@ -409,6 +432,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("size[kept] += size[absorbed]", "pass"),
             ("total[kept] += total[absorbed]", "pass"),
             ("((partner == kept) | (partner == absorbed))", "(partner == absorbed)"),
+            ("((partner == kept) | (partner == absorbed))", "(partner == kept)"),
             ("normalize(centers, dim=1) * sizes[:, None]", "normalize(centers, dim=1)"),
             ("normalize(centers, dim=1) * sizes[:, None]", "centers * sizes[:, None]"),
             ("(edges + edges.T)", "edges"),

@@ -404,7 +404,7 @@ class StableClusterDiscrimination(DeepClusterer):
         objective: DiscriminationObjective = super()._build(source, trainer)
         # Of a large feature array only the rows of the graph of neighbours are trained on.
         n = len(source)
-        objective.track_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
+        objective.remember_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
         return objective
 
     def _make_objective(self, model: ClusterModel) -> DiscriminationObjective:
@@ -559,7 +559,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self, objective: DiscriminationObjective, source: Source, trainer: Trainer
     ) -> Iterator[None]:
         """Yield for the best head of each number of clusters, the best of all first."""
-        objective.track_samples(0)
+        objective.forget_samples()
         judged = [judgement.score for judgement in self._judge(objective, source)]
         scores = trainer.agreed(torch.tensor(judged, dtype=torch.float64)).tolist()
         best: dict[int, int] = {}

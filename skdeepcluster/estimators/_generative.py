@@ -381,6 +381,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         return GenerativeObjective(
             model,
             denoiser,
+            sample_shape=self._sample_shape,
             n_clusters=self.n_clusters,
             n_parts=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
             ratio=self.generated_ratio,
@@ -401,8 +402,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         """Let the objective know how many samples there are to remember."""
         objective: GenerativeObjective = super()._build(source, trainer)
         n = len(source)
-        n_trained = n if self._takes_images() else min(n, GRAPH_ROWS)
-        objective.track_samples(n_trained, tuple(source.sample_shape))
+        objective.remember_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
         return objective
 
     def _generator_recipe(self) -> tuple[Recipe, float]:
@@ -505,7 +505,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         self, objective: GenerativeObjective, source: Source, trainer: Trainer
     ) -> Iterator[None]:
         """Yield once, after the regions of the embedding were found."""
-        objective.track_samples(0)
+        objective.forget_samples()
         generator = trainer.generator("regions")
         rows = torch.randperm(len(source), generator=generator)[:GRAPH_ROWS]
         # After a warm start there may be fewer samples than regions.

@@ -284,10 +284,11 @@ class ProximityDeepClustering(DeepClusterer):
         return rows[:GRAPH_ROWS].sort().values
 
     def _build(self, source: Source, trainer: Trainer) -> ProximityObjective:
-        """Let the objective know how many samples there are to remember."""
+        """Let the objective know how many samples there are to remember, and no clusters."""
         objective: ProximityObjective = super()._build(source, trainer)
+        objective.forget_clusters()
         n = len(source)
-        objective.track_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
+        objective.remember_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
         return objective
 
     def _start(
@@ -386,7 +387,7 @@ class ProximityDeepClustering(DeepClusterer):
 
         Without a word to other processes: a callback of one of them may ask for it.
         """
-        objective.track_samples(0)
+        objective.forget_samples()
         codes = self._embed(objective, source, self._trained_rows(source, trainer))
         generator = trainer.generator("partitions")
         clusters = kmeans(codes, self.n_clusters, generator=generator, n_init=KMEANS_RUNS)

@@ -58,7 +58,6 @@ def average_linkage(affinity: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
         partner[closer], best[closer] = kept, row[closer]
         # Whoever had one of the two as partner has to look around again.
         stale = alive & ~closer & ((partner == kept) | (partner == absorbed))
-        stale[kept] = True
         partner[stale] = likeness[stale].argmax(axis=1)
         best[stale] = likeness[stale].max(axis=1)
     numbers: NDArray[np.int64] = np.unique(owner, return_inverse=True)[1]

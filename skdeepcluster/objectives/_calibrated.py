@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import ClusterModel, PrototypePerceptron, full_precision
-from skdeepcluster.numerics import cluster_means, nearest_center
-from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
+from skdeepcluster.numerics import cluster_means
+from skdeepcluster.objectives._mini import pseudo_labels, self_training_loss
+from skdeepcluster.objectives._regions import Regions
 
 
 def region_targets(probabilities: Tensor, regions: Tensor, n_regions: int) -> Tensor:
@@ -148,13 +149,8 @@ class CalibratedObjective(nn.Module):
         Whether views are samples to be embedded, or (False) embeddings that stay as they are.
     """
 
-    # Share of a region's centre that the samples of a batch replace, where the encoder moves.
-    REGION_RATE = 0.5
     # Learning rate of the encoder relative to the heads', as in the paper.
     ENCODER_RATE = 0.5
-    # As MiniClustering's delta: the share of a region that a cluster holds to occupy it.
-    OCCUPANCY_THRESHOLD = 0.3
-    region_centers: Tensor
     prior: Tensor
     owed: Tensor
 
@@ -180,7 +176,7 @@ class CalibratedObjective(nn.Module):
         self.calibration_head = (
             PrototypePerceptron(width, n_hidden, n_clusters) if calibration_head else None
         )
-        self.register_buffer("region_centers", torch.zeros(n_regions, width))
+        self.regions = Regions(n_regions, width)
         self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("owed", torch.zeros(n_clusters))
         self.proportional = proportional
@@ -192,7 +188,7 @@ class CalibratedObjective(nn.Module):
     @property
     def n_parts(self) -> int:
         """Number of parts of the fine partition, the regions."""
-        return len(self.region_centers)
+        return len(self.regions)
 
     @torch.no_grad()
     def start(
@@ -216,7 +212,7 @@ class CalibratedObjective(nn.Module):
             Source of the randomness of the heads' start.
         """
         centers, _ = cluster_means(embedding, mini_labels, self.n_parts)
-        self.region_centers.copy_(centers)
+        self.regions.place(centers)
         if labels is None:
             return
         self.clustering_head.start_from(embedding, labels, generator)
@@ -262,9 +258,7 @@ class CalibratedObjective(nn.Module):
     @torch.no_grad()
     def weigh_classes(self, embedding: Tensor, labels: Tensor) -> Tensor:
         """Return class weights as MiniClustering's, with regions as the mini-clusters."""
-        regions, _ = nearest_center(embedding.to(self.region_centers.device), self.region_centers)
-        shape = (len(self.prior), self.n_parts)
-        return occupancy_weights(labels, regions, shape, self.OCCUPANCY_THRESHOLD)
+        return self.regions.weigh_classes(embedding, labels, len(self.prior))
 
     def forward(
         self, clean: Tensor, strong: Tensor, weak: Tensor | None = None
@@ -316,15 +310,10 @@ class CalibratedObjective(nn.Module):
         return loss
 
     def _find_regions(self, z: Tensor) -> Tensor:
-        """Return the region of each sample; where the encoder moves, regions follow it.
-
-        The regions of the last batch are a good start for this one, so one pass of k-means does.
-        """
-        regions, _ = nearest_center(z, self.region_centers)
+        """Return the region of each sample; where the encoder moves, regions follow it."""
+        regions = self.regions.find(z)
         if self.fine_tune:
-            means, counts = cluster_means(z, regions, self.n_parts)
-            rate = self.REGION_RATE * (counts > 0).to(z.dtype)
-            self.region_centers.lerp_(means, rate[:, None])
+            self.regions.follow(z, regions)
         return regions
 
     def _select(self, logits: Tensor) -> tuple[Tensor, Tensor]:

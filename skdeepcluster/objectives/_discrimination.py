@@ -209,9 +209,13 @@ class DiscriminationHead(nn.Module):
         moved = torch.argsort(order)[self.assignments.clamp(min=0)]
         self.assignments.copy_(torch.where(self.assignments >= 0, moved, -1))
 
-    def track_samples(self, n_samples: int) -> None:
-        """Forget all samples, and remember so many from now on: none in a finished model."""
+    def remember_samples(self, n_samples: int) -> None:
+        """Make room for the clusters of so many samples, none of which was seen."""
         self.assignments = self.assignments.new_full((n_samples,), -1)
+
+    def forget_samples(self) -> None:
+        """Drop their clusters, which a finished model has no use for."""
+        self.assignments = self.assignments[:0].clone()
 
 
 def discriminate(
@@ -360,10 +364,15 @@ class DiscriminationObjective(nn.Module):
         for head in self.heads:
             head.begin_epoch()
 
-    def track_samples(self, n_samples: int) -> None:
+    def remember_samples(self, n_samples: int) -> None:
         """Tell all heads."""
         for head in self.heads:
-            head.track_samples(n_samples)
+            head.remember_samples(n_samples)
+
+    def forget_samples(self) -> None:
+        """Tell all heads."""
+        for head in self.heads:
+            head.forget_samples()
 
     def reorder(self, order: Tensor) -> None:
         """Renumber the clusters of the selected head."""

@@ -154,6 +154,8 @@ class GenerativeObjective(nn.Module):
         Its head becomes a linear one.
     denoiser : nn.Module or None
         Of the generator; None is a model without.
+    sample_shape : tuple of int
+        Of the samples that it generates.
     n_clusters, n_parts : int
         K, and the number of regions that class weights are estimated from.
     ratio : float
@@ -183,6 +185,7 @@ class GenerativeObjective(nn.Module):
         model: ClusterModel,
         denoiser: nn.Module | None,
         *,
+        sample_shape: tuple[int, ...],
         n_clusters: int,
         n_parts: int,
         ratio: float,
@@ -209,7 +212,7 @@ class GenerativeObjective(nn.Module):
         self.regions = Regions(n_parts, width)
         # Clusters of the real samples in this round, and the samples generated for it.
         self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
-        self.register_buffer("generated", torch.zeros(0))
+        self.register_buffer("generated", torch.zeros(0, *sample_shape))
         self.ratio = ratio
         self.n_generated = n_generated
         self.confidence_threshold = confidence_threshold
@@ -230,12 +233,15 @@ class GenerativeObjective(nn.Module):
         """Number of parts of the fine partition, the regions."""
         return len(self.regions)
 
-    def track_samples(self, n_samples: int, sample_shape: tuple[int, ...] = ()) -> None:
-        """Make room for the clusters of so many samples, and for generated ones: none at last."""
+    def remember_samples(self, n_samples: int) -> None:
+        """Make room for the clusters of so many samples, and for generated ones."""
         self.labels = self.labels.new_zeros(n_samples)
-        n_generated = self.n_generated if n_samples and self.diffusion is not None else 0
-        shape = (n_generated, *sample_shape) if n_generated else (0,)
-        self.generated = self.generated.new_zeros(shape)
+        if self.diffusion is not None:
+            self.generated = self.generated.new_zeros(self.n_generated, *self.generated.shape[1:])
+
+    def forget_samples(self) -> None:
+        """Drop both, which a finished model has no use for."""
+        self.labels, self.generated = self.labels[:0].clone(), self.generated[:0].clone()
 
     @torch.no_grad()
     def start(

@@ -307,17 +307,19 @@ class ProximityObjective(nn.Module):
         self.register_buffer("share", torch.zeros(()))
         self.register_buffer("centroids", torch.zeros(0, width))
         self.register_buffer("moved", torch.zeros(0, dtype=torch.bool))
-        self.track_samples(0)
+        self.forget_clusters()
 
-    @torch.no_grad()
-    def track_samples(self, n_samples: int) -> None:
-        """Forget all samples and clusters, and remember so many samples: none in the end."""
-        for parameter in self.head.parameters():
-            parameter.zero_()
-        decoder = copy.deepcopy(self.decoder) if n_samples else nn.Identity()
-        self.target_decoder = decoder.requires_grad_(False)
+    def remember_samples(self, n_samples: int) -> None:
+        """Make room for where each of so many samples moves, and for what decodes the targets."""
         self.centroids = self.centroids.new_zeros(n_samples, self.centroids.shape[1])
         self.moved = self.moved.new_zeros(n_samples)
+        self.target_decoder = copy.deepcopy(self.decoder).requires_grad_(False)
+
+    @torch.no_grad()
+    def forget_samples(self) -> None:
+        """Drop both, which a finished model has no use for; filters are as strict as at first."""
+        self.centroids, self.moved = self.centroids[:0].clone(), self.moved[:0].clone()
+        self.target_decoder = nn.Identity()
         self.quantile.fill_(self.FIRST_QUANTILE)
         self.share.zero_()
 
@@ -378,6 +380,12 @@ class ProximityObjective(nn.Module):
         self.head.weight.copy_(2 * self.SHARPNESS * centers)
         self.head.bias.copy_(-self.SHARPNESS * centers.square().sum(dim=1))
         self.regions.place(region_centers)
+
+    @torch.no_grad()
+    def forget_clusters(self) -> None:
+        """Undo :meth:`divide`: while codes move there are no clusters, not even earlier ones."""
+        for parameter in self.head.parameters():
+            parameter.zero_()
 
     @torch.no_grad()
     def reorder(self, order: Tensor) -> None:

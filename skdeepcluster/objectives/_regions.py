@@ -1,11 +1,11 @@
-"""Regions of the embedding: what class weights are estimated from where nothing else divides it."""
+"""Regions of the embedding: finer than clusters, for class weights and for what neighbours say."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.numerics import nearest_center
+from skdeepcluster.numerics import cluster_means, nearest_center
 from skdeepcluster.objectives._mini import occupancy_weights
 
 
@@ -22,6 +22,8 @@ class Regions(nn.Module):
 
     # As MiniClustering's delta: the share of a region that a cluster holds to occupy it.
     OCCUPANCY_THRESHOLD = 0.3
+    # Share of a centre that the samples of a batch replace where the encoder moves.
+    FOLLOWING_RATE = 0.5
     centers: Tensor
 
     def __init__(self, n_regions: int, embedding_dim: int) -> None:
@@ -39,8 +41,24 @@ class Regions(nn.Module):
         self.centers[: len(centers)] = centers
 
     @torch.no_grad()
+    def find(self, embedding: Tensor) -> Tensor:
+        """Return the region of each sample: that of the nearest centre."""
+        regions, _ = nearest_center(embedding, self.centers)
+        return regions
+
+    @torch.no_grad()
+    def follow(self, embedding: Tensor, regions: Tensor) -> None:
+        """Move the centres towards the samples of a batch, given with their regions.
+
+        The regions of the last batch are a good start for this one, so one pass of k-means does.
+        """
+        means, counts = cluster_means(embedding, regions, len(self))
+        rate = self.FOLLOWING_RATE * (counts > 0).to(embedding.dtype)
+        self.centers.lerp_(means, rate[:, None])
+
+    @torch.no_grad()
     def weigh_classes(self, embedding: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
         """Return class weights as MiniClustering's, with the regions as mini-clusters."""
-        regions, _ = nearest_center(embedding.to(self.centers.device), self.centers)
+        regions = self.find(embedding.to(self.centers.device))
         shape = (n_clusters, len(self))
         return occupancy_weights(labels, regions, shape, self.OCCUPANCY_THRESHOLD)

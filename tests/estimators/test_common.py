@@ -5,25 +5,9 @@ from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdeepcluster import (
-    CalibratedDeepClustering,
-    GenerativeCalibrationClustering,
-    MiniClustering,
-    ProximityDeepClustering,
-    StableClusterDiscrimination,
-)
-from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from tests.instances import CLUSTERERS, PRETRAINERS
 
-ESTIMATORS = [
-    MiniClustering(),
-    CalibratedDeepClustering(),
-    StableClusterDiscrimination(),
-    ProximityDeepClustering(),
-    GenerativeCalibrationClustering(),
-    SimCLR(),
-    MoCo(),
-    BYOL(),
-]
+ESTIMATORS = [estimator() for estimator in CLUSTERERS + PRETRAINERS]
 
 # check_estimator leaves these out; scikit-learn runs them on its own estimators.
 FURTHER_CHECKS = [

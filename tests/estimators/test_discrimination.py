@@ -20,7 +20,7 @@ from skdeepcluster import StableClusterDiscrimination
 from skdeepcluster.base._judging import Judgement
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.objectives import RefinementObjective
-from tests.estimators.callback_helpers import (
+from tests.callback_helpers import (
     InterruptAt,
     InterruptIn,
     KillAfter,
@@ -28,18 +28,13 @@ from tests.estimators.callback_helpers import (
     Watcher,
     ctrl_c_is_heard,
 )
+from tests.samples import IMAGES, NOISE, X, Y
 
 # Where there are fewer blobs than a head has clusters, it loses some, as it should.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.* clusters have no sample:sklearn.exceptions.ConvergenceWarning"
 )
 
-X, Y = make_blobs(n_samples=90, centers=3, n_features=5, random_state=0)
-X = X.astype(np.float32)
-NOISE = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)  # without clusters
-IMAGES = np.random.default_rng(0).integers(0, 128, size=(24, 3, 8, 8), dtype=np.uint8)
-IMAGES[::2, :, :4] += 127  # two kinds: the upper or the lower half is bright
-IMAGES[1::2, :, 4:] += 127
 # Neither sorted nor with the best at an end, so that no head is right by its place alone.
 NUMBERS = [4, 3, 2]
 

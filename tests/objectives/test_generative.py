@@ -141,6 +141,7 @@ def objective(**changes):
     embedding = EmbeddingNetwork(nn.Linear(4, 8), nn.BatchNorm1d(8), 8)
     model = ClusterModel(nn.Identity(), embedding, nn.Identity())
     parameters = {
+        "sample_shape": (4,),
         "n_clusters": 3,
         "n_parts": 6,
         "ratio": 1.0,
@@ -161,7 +162,7 @@ def objective(**changes):
         for block in denoiser.blocks:
             nn.init.normal_(block.second.weight, std=0.05)  # for any label
     made = GenerativeObjective(model, denoiser, **parameters)
-    made.track_samples(20, (4,))
+    made.remember_samples(20)
     made.begin_round(torch.arange(20) % 3)
     return made.train()
 
@@ -294,6 +295,24 @@ def test_without_generator_there_is_none():
     assert torch.isfinite(loss)
     assert not scalars
     assert len(whole.parameter_groups(1e-3, 1e-3)) == 2
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.0])
+def test_what_training_remembers_is_forgotten_in_the_end(ratio):
+    whole = objective(ratio=ratio)
+    before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
+    assert whole.labels.tolist() == [i % 3 for i in range(20)]
+    assert whole.generated.shape == (30 if ratio else 0, 4)
+    for _ in range(2):  # it may be said twice
+        whole.forget_samples()
+        state = whole.state_dict()
+        assert state.keys() == before.keys()
+        for name in before.keys() - {"labels", "generated"}:
+            assert torch.equal(state[name], before[name]), name
+        assert whole.labels.shape == (0,)
+        assert whole.generated.shape == (0, 4)
+    whole.remember_samples(7)
+    assert whole.labels.tolist() == [0] * 7
 
 
 @pytest.mark.parametrize(

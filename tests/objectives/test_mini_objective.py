@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,20 +19,7 @@ from skdeepcluster.objectives import (
     pseudo_labels,
     self_training_loss,
 )
-
-sizes = st.integers(1, 9)
-seeds = st.integers(0, 2**31 - 1)
-settings.register_profile("objectives", deadline=None, derandomize=True, max_examples=60)
-settings.load_profile("objectives")
-
-
-def softmax(logits):
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def draw(seed, *shape):
-    return np.random.default_rng(seed).normal(scale=3, size=shape)
+from tests.objectives.oracle_helpers import draw, seeds, sizes, softmax
 
 
 @given(seed=seeds, batch=sizes, n_outputs=sizes, threshold=st.sampled_from([0.0, 0.3, 0.9, 0.99]))
@@ -176,12 +163,6 @@ def make_objective(n_clusters=3, n_mini=6, width=4, **changes):
 
 def trained_parameters(objective):
     return [p for group in objective.parameter_groups(0.1) for p in group["params"]]
-
-
-@pytest.fixture(autouse=True)
-def _own_random_state():
-    with torch.random.fork_rng():
-        yield
 
 
 def test_the_objective_is_the_weighted_sum_of_its_terms():

@@ -184,7 +184,7 @@ def proximity_objective(**changes):
 
 def test_moved_samples_have_centroids_as_targets_and_the_others_themselves():
     objective = proximity_objective()
-    objective.track_samples(20)
+    objective.remember_samples(20)
     objective.quantile.fill_(0.2)
     objective.refresh(unit(20).float(), 0.1)
     decoder = objective.target_decoder
@@ -218,7 +218,7 @@ def test_moved_samples_have_centroids_as_targets_and_the_others_themselves():
 
 def test_filters_relax_only_when_the_share_of_moving_samples_has_stopped_growing():
     objective = proximity_objective()
-    objective.track_samples(40)
+    objective.remember_samples(40)
     codes = unit(40).float()
     quantiles, shares = [], []
     for _ in range(16):
@@ -236,14 +236,14 @@ def test_filters_relax_only_when_the_share_of_moving_samples_has_stopped_growing
 
 def test_without_filters_all_samples_move_at_once():
     objective = proximity_objective(filters=None)
-    objective.track_samples(40)
+    objective.remember_samples(40)
     objective.refresh(unit(40).float(), 0.1)
     assert objective.moved.all()
 
 
 def test_the_edge_filter_alone_moves_all_that_have_an_edge():
     objective = proximity_objective(filters="edge", n_neighbors=9)
-    objective.track_samples(40)
+    objective.remember_samples(40)
     codes = unit(40).float()
     objective.refresh(codes, 0.1)
     edges = edge_filter(*nearest_neighbors(codes, 9), 0.5)
@@ -252,15 +252,42 @@ def test_the_edge_filter_alone_moves_all_that_have_an_edge():
     assert point_filter(edges, 0.5).sum() < objective.moved.sum()
 
 
+def test_what_training_remembers_is_forgotten_in_the_end():
+    objective = proximity_objective()
+    new = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    objective.remember_samples(40)
+    objective.fix_targets()
+    for _ in range(3):
+        objective.refresh(unit(40).float(), 0.1)
+    assert objective.quantile > objective.FIRST_QUANTILE
+    assert objective.share > 0
+    assert objective.moved.shape == (40,)
+    for _ in range(2):  # it may be said twice
+        objective.forget_samples()
+        state = objective.state_dict()
+        assert state.keys() == new.keys()
+        for name, tensor in new.items():
+            assert torch.equal(state[name], tensor), name
+
+
 @pytest.mark.parametrize(("medoids", "find"), [(False, neighbor_means), (True, neighbor_medoids)])
 def test_centroids_are_means_or_medoids(medoids, find):
     objective = proximity_objective(medoids=medoids)
-    objective.track_samples(40)
+    objective.remember_samples(40)
     codes = unit(40).float()
     objective.refresh(codes, 0.1)
     distances, neighbors = nearest_neighbors(codes, 3)
     edges = edge_filter(distances, neighbors, 0.5)
     torch.testing.assert_close(objective.centroids, find(codes, neighbors, edges))
+
+
+def test_there_are_no_clusters_before_the_codes_are_divided():
+    objective = proximity_objective()
+    for _ in range(2):
+        assert not any(parameter.any() for parameter in objective.head.parameters())
+        objective.divide(unit(2).float(), unit(4, seed=1).float())
+        assert all(parameter.all() for parameter in objective.head.parameters())
+        objective.forget_clusters()
 
 
 def test_the_head_is_the_rule_of_the_nearest_center():

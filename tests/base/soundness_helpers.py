@@ -8,24 +8,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from skdeepcluster import (
-    CalibratedDeepClustering,
-    GenerativeCalibrationClustering,
-    MiniClustering,
-    ProximityDeepClustering,
-    StableClusterDiscrimination,
-)
+from skdeepcluster.calibration import confident_in
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
-
-CLUSTERERS = [
-    MiniClustering,
-    CalibratedDeepClustering,
-    StableClusterDiscrimination,
-    ProximityDeepClustering,
-    GenerativeCalibrationClustering,
-]
-PRETRAINERS = [SimCLR, MoCo, BYOL]
 
 
 def flat_backbone(channels):
@@ -34,6 +18,19 @@ def flat_backbone(channels):
         torch.manual_seed(0)
         layers = nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def heads_own(model, data):
+    """Return the softmax of the head that knows best, without the votes."""
+    objective = model._objective.eval()
+    with torch.no_grad():
+        embedding = objective.model.embed(torch.from_numpy(data))
+        logits = objective.model.head(embedding)
+        labels = logits.argmax(dim=1)
+        if getattr(objective, "calibration_head", None) is None:
+            return logits.double().softmax(dim=1).numpy()
+        opinion = objective.calibration_head(embedding).double().softmax(dim=1)
+    return confident_in(labels, opinion).numpy()
 
 
 def check_outputs(model, X):

@@ -20,13 +20,12 @@ from skdeepcluster import (
     to_onnx,
 )
 from skdeepcluster.pretraining import BYOL, SimCLR
-from tests.estimators.test_promises import LOST_CLUSTERS, tiny_backbone
+from tests.instances import LOST_CLUSTERS, tiny_backbone
+from tests.persistence.cases import BRIEF, BRIEF_CLUSTERER
+from tests.persistence.cases import IMAGES as PIXELS
+from tests.samples import NOISE
 
-NOISE = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)
-PIXELS = np.random.default_rng(0).integers(0, 256, size=(24, 3, 8, 8), dtype=np.uint8)
 IMAGES = (PIXELS / 255).astype(np.float32)
-BRIEF = {"max_epochs": 1, "batch_size": 8, "random_state": 0}
-BRIEF_CLUSTERER = {**BRIEF, "pretraining": None, "n_clusters": 2}
 NAMES = ["embedding", "labels", "probabilities"]
 
 

@@ -1,4 +1,4 @@
-"""Big arrays under a real limit of the process."""
+"""Big arrays under a real limit of the process, and memory that many fits give back."""
 
 import subprocess
 import sys
@@ -6,6 +6,11 @@ import textwrap
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_blobs
+from sklearn.model_selection import GridSearchCV
+
+from skdeepcluster import MiniClustering
+from tests.instances import CLUSTERERS
 
 N_ROWS, N_FEATURES = 350_000, 384
 # Less than the numbers take in single precision, 513 MiB. Most goes to the neighbours of 32,768
@@ -31,11 +36,8 @@ def big_file(tmp_path):
 @pytest.mark.parametrize(
     "model",
     [
-        "MiniClustering",
-        pytest.param("CalibratedDeepClustering", marks=pytest.mark.slow),
-        pytest.param("StableClusterDiscrimination", marks=pytest.mark.slow),
-        pytest.param("ProximityDeepClustering", marks=pytest.mark.slow),
-        pytest.param("GenerativeCalibrationClustering", marks=pytest.mark.slow),
+        pytest.param(method.__name__, marks=() if method is MiniClustering else pytest.mark.slow)
+        for method in CLUSTERERS
     ],
 )
 def test_a_file_is_fitted_in_less_memory_than_its_numbers_take(big_file, model, tmp_path):
@@ -70,3 +72,19 @@ def test_a_file_is_fitted_in_less_memory_than_its_numbers_take(big_file, model, 
         text=True,
     )
     assert done.stdout.split() == ["limited", "True", "4"], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_grid_search_leaves_memory_where_it_was():
+    def used():
+        with open("/proc/self/status") as lines:
+            line = next(line for line in lines if line.startswith("RssAnon"))
+        return int(line.split()[1]) / 2**10
+
+    X, _ = make_blobs(3000, centers=3, n_features=50, random_state=0)
+    grid = {"n_clusters": [2, 3]}
+    GridSearchCV(MiniClustering(random_state=0), grid, cv=10).fit(X)
+    before = used()
+    GridSearchCV(MiniClustering(random_state=0), grid, cv=10).fit(X)
+    assert used() - before < 20

@@ -1,18 +1,61 @@
-"""Nothing is lost to kill -9 or a full disk, and nothing is left behind by many fits."""
+"""Fits that are killed resume from their checkpoints to the same bits."""
 
 import random
 import subprocess
 import sys
 import textwrap
-import threading
 
-import joblib
 import numpy as np
 import pytest
-from sklearn.datasets import make_blobs
-from sklearn.model_selection import GridSearchCV
+from sklearn.base import clone
+from torch import nn
 
-from skdeepcluster import MiniClustering
+from tests.callback_helpers import KillAfter, Killed
+from tests.instances import CLUSTERERS, ESTIMATORS, LOST_CLUSTERS
+from tests.samples import X
+
+# A start is not resumable, so one of those that follow a pretraining tells nothing new.
+PHASES = [
+    (name, phase)
+    for name, estimator in ESTIMATORS.items()
+    for phase in estimator._phases()
+    if phase != "start" or not estimator._pretrainer()
+]
+
+
+@LOST_CLUSTERS
+@pytest.mark.parametrize(("name", "phase"), PHASES)
+def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(name, phase, tmp_path):
+    estimator = clone(ESTIMATORS[name])
+    whole = clone(estimator).fit(X)
+    estimator.set_params(checkpoint_dir=tmp_path)
+    with pytest.raises(Killed):
+        clone(estimator).set_callbacks(KillAfter(phase, 5)).fit(X)
+    resumed = clone(estimator).fit(X)
+    np.testing.assert_array_equal(resumed.transform(X), whole.transform(X))
+    np.testing.assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
+    np.testing.assert_array_equal(resumed.labels_, whole.labels_)
+    assert len(resumed.history_) == len(whole.history_)
+    # A finished fit is loaded, not done again.
+    np.testing.assert_array_equal(clone(estimator).fit(X).transform(X), whole.transform(X))
+
+
+def test_a_checkpoint_with_another_module_as_backbone_is_refused(method, tmp_path):
+    method.set_params(checkpoint_dir=tmp_path, backbone=nn.Linear(5, 4)).fit(X)
+    method.fit(X)  # with the same one
+    with pytest.raises(ValueError, match=r"backbone: Linear.* with weights"):
+        method.set_params(backbone=nn.Linear(5, 4)).fit(X)
+
+
+def test_a_checkpoint_of_another_fit_is_refused(method, tmp_path):
+    method.set_params(checkpoint_dir=tmp_path).fit(X)
+    with pytest.raises(ValueError, match="n_clusters: 3 in the checkpoint, 2 now"):
+        clone(method).set_params(n_clusters=2).fit(X)
+    with pytest.raises(ValueError, match="content of X"):
+        clone(method).fit(X + 1)
+
+
+# --- kill -9 and full disks ----------------------------------------------------------------------
 
 # Long enough to be killed in: some seconds.
 FIT = """
@@ -39,16 +82,7 @@ def start(method, folder, result):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method",
-    [
-        "MiniClustering",
-        "CalibratedDeepClustering",
-        "StableClusterDiscrimination",
-        "ProximityDeepClustering",
-        "GenerativeCalibrationClustering",
-    ],
-)
+@pytest.mark.parametrize("method", [method.__name__ for method in CLUSTERERS])
 def test_a_fit_killed_again_and_again_ends_as_if_it_had_not_been(method, tmp_path):
     assert start(method, tmp_path / "whole", tmp_path / "whole.npy").wait() == 0
     moments = random.Random(0)
@@ -88,39 +122,3 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_left(tmp_path):
     )
     assert "could not be written to checkpoint_dir=" in done.stdout, done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_no_thread_and_no_process_outlives_a_fit(tmp_path):
-    X, _ = make_blobs(200, centers=3, random_state=0)
-    MiniClustering(3, random_state=0).fit(X)
-    before = set(threading.enumerate())
-    np.save(tmp_path / "X.npy", X)
-    model = MiniClustering(3, random_state=0).fit(np.load(tmp_path / "X.npy", mmap_mode="r"))
-    model.predict(X)
-    assert set(threading.enumerate()) <= before
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_a_grid_search_leaves_memory_where_it_was():
-    def used():
-        with open("/proc/self/status") as lines:
-            line = next(line for line in lines if line.startswith("RssAnon"))
-        return int(line.split()[1]) / 2**10
-
-    X, _ = make_blobs(3000, centers=3, n_features=50, random_state=0)
-    grid = {"n_clusters": [2, 3]}
-    GridSearchCV(MiniClustering(random_state=0), grid, cv=10).fit(X)
-    before = used()
-    GridSearchCV(MiniClustering(random_state=0), grid, cv=10).fit(X)
-    assert used() - before < 20
-
-
-def test_loky_workers_fit_and_predict():
-    X, _ = make_blobs(90, centers=3, random_state=0)
-    models = joblib.Parallel(n_jobs=2)(
-        joblib.delayed(MiniClustering(3, random_state=seed).fit)(X) for seed in range(2)
-    )
-    expected = MiniClustering(3, random_state=1).fit(X)
-    np.testing.assert_array_equal(models[1].labels_, expected.labels_)
-    np.testing.assert_array_equal(models[1].predict(X), models[1].labels_)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from tests.estimators.soundness_helpers import CLUSTERERS, PRETRAINERS, fit, flat_backbone
+from tests.base.container_helpers import Listed
+from tests.base.soundness_helpers import fit, flat_backbone
+from tests.instances import EVERYONE, PRETRAINERS
 
 GOOD = (np.random.default_rng(0).normal(size=(24, 3)) + 4 * np.eye(3).repeat(8, axis=0)).astype("f")
 
@@ -121,19 +123,6 @@ CONTENTS = {
 DTYPES = ["float32", "float64", "float16", "uint8", "int8", "int64", "bool", ">f4"]
 
 
-class Listed(torch.utils.data.Dataset):
-    """Rows as the items of a Dataset."""
-
-    def __init__(self, X):
-        self.X = X
-
-    def __len__(self):
-        return len(self.X)
-
-    def __getitem__(self, number):
-        return self.X[number]
-
-
 def read_only(X, folder):
     X.flags.writeable = False
     return X
@@ -212,7 +201,7 @@ def global_state():
 
 def content_of(X):
     """Return the bytes of data of any kind."""
-    return np.ascontiguousarray(X.X if isinstance(X, Listed) else X).tobytes()
+    return np.ascontiguousarray(X.items if isinstance(X, Listed) else X).tobytes()
 
 
 def assert_same(one, other):
@@ -252,7 +241,7 @@ def fuzz(max_examples):
 def for_all(test):
     """Run a test for every estimator, on feature arrays and on images."""
     test = pytest.mark.parametrize("images", [False, True], ids=["features", "images"])(test)
-    return pytest.mark.parametrize("estimator", CLUSTERERS + PRETRAINERS)(test)
+    return EVERYONE(test)
 
 
 @for_all

@@ -13,7 +13,8 @@ from skdeepcluster import (
 )
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
-from tests.estimators.soundness_helpers import CLUSTERERS, PRETRAINERS, fit, flat_backbone
+from tests.base.soundness_helpers import fit, flat_backbone
+from tests.instances import CLUSTERERS, PRETRAINERS, brief
 
 RNG = np.random.default_rng(0)
 BLOBS = (RNG.normal(size=(30, 4)) + 6 * np.eye(4)[np.arange(30) % 3]).astype(np.float32)
@@ -21,26 +22,15 @@ PICTURES = RNG.integers(0, 128, size=(12, 3, 8, 8), dtype=np.uint8)
 PICTURES[::2, :, :4] += 127
 DATA = {"features": BLOBS, "images": PICTURES}
 EPOCHS = 3
-DEFAULTS = {
-    MiniClustering: {"n_clusters": 3, "pretraining": SimCLR(max_epochs=2)},
-    CalibratedDeepClustering: {"n_clusters": 3, "pretraining": SimCLR(max_epochs=2)},
-    StableClusterDiscrimination: {"n_clusters": 3},
-    ProximityDeepClustering: {"n_clusters": 3, "pretraining_epochs": 2},
-    GenerativeCalibrationClustering: {
-        "n_clusters": 3,
-        "pretraining": SimCLR(max_epochs=2),
-        "generation_epochs": 2,
-        "n_rounds": 1,
-    },
-}
 
 
 def end_of(estimator, X, **parameters):
     """Fit until the model is sound or says that it diverged; return it and the error, if any."""
     if X.ndim == 4:
         parameters["backbone"] = flat_backbone(X.shape[1])
-    defaults = {"random_state": 0, "max_epochs": EPOCHS, **DEFAULTS.get(estimator, {})}
-    model = estimator(**{**defaults, **parameters})
+    # Where none is the default, there is none here either.
+    pretraining = None if estimator is StableClusterDiscrimination else SimCLR(max_epochs=2)
+    model = brief(estimator, max_epochs=EPOCHS, pretraining=pretraining).set_params(**parameters)
     outcome = fit(model, X)
     error = outcome if isinstance(outcome, Exception) else None
     assert error is None or isinstance(error, DivergenceError), error

@@ -8,15 +8,12 @@ from torch import nn
 
 from skdeepcluster import MiniClustering, ProximityDeepClustering
 from skdeepcluster.pretraining import SimCLR
-from tests.estimators.soundness_helpers import CLUSTERERS, PRETRAINERS
+from tests.instances import CLUSTERERS, EVERYONE, LOST_CLUSTERS
 
 X, _ = make_blobs(90, centers=3, n_features=5, random_state=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(24, 1, 8, 8), dtype=np.uint8)
 NAMES = ["max_epochs_", "batch_size_", "learning_rate_", "backbone_name_", "device_", "precision_"]
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-EVERYONE = pytest.mark.parametrize(
-    "estimator", CLUSTERERS + PRETRAINERS, ids=lambda estimator: estimator.__name__
-)
+pytestmark = LOST_CLUSTERS
 
 
 def new(estimator, **parameters):

@@ -1,0 +1,58 @@
+"""Clusters are right where those of KMeans are, and lost ones are announced."""
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+
+from tests.samples import X, Y
+
+
+def test_blobs_are_found(sound_estimator):
+    assert adjusted_rand_score(Y, sound_estimator.fit_predict(X)) > 0.95
+
+
+def test_rows_beyond_the_graph_of_neighbors_are_clustered_too(method, monkeypatch):
+    for module in (
+        "base._building",
+        "estimators._discrimination",
+        "estimators._proximity",
+        "estimators._generative",
+    ):
+        monkeypatch.setattr(f"skdeepcluster.{module}.GRAPH_ROWS", 60)
+    assert adjusted_rand_score(Y, method.fit_predict(X)) > 0.95
+
+
+def test_large_classes_get_small_weights(method):
+    data, y = make_blobs(n_samples=[300, 40, 40], n_features=6, random_state=1)
+    model = method.fit(data)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+    assert model.class_weights_.argmin() == model.cluster_sizes_.argmax()
+
+
+def test_never_much_worse_than_kmeans_on_plain_blobs(method):
+    data, y = make_blobs(n_samples=600, centers=6, n_features=12, cluster_std=3, random_state=2)
+    baseline = adjusted_rand_score(y, KMeans(6, n_init=10, random_state=0).fit_predict(data))
+    found = adjusted_rand_score(y, method.set_params(n_clusters=6).fit_predict(data))
+    assert found > baseline - 0.02
+
+
+def test_clusters_that_no_sample_wants_come_last_and_are_announced(method):
+    duplicates = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
+    with pytest.warns(ConvergenceWarning, match="clusters have no sample"):
+        model = method.set_params(n_clusters=5).fit(duplicates)
+    n_used = len(np.unique(model.labels_))
+    assert n_used < 5
+    np.testing.assert_array_equal(np.unique(model.labels_), np.arange(n_used))
+    assert np.all(model.cluster_sizes_[:n_used] > 0)
+    assert np.all(model.cluster_sizes_[n_used:] == 0)
+    assert model.predict_proba(duplicates).shape == (40, 5)
+    np.testing.assert_array_equal(model.predict(duplicates), model.labels_)
+
+
+def test_warnings_point_at_the_line_that_called_fit(method):
+    with pytest.warns(ConvergenceWarning) as caught:
+        method.set_params(n_clusters=5).fit(np.repeat(np.eye(2), 20, axis=0))
+    assert {warning.filename for warning in caught} == {__file__}
