@@ -1,6 +1,7 @@
 """What estimators share: the story of a fit, parameters and input, predictions, recipes."""
 
 from skdeepcluster.base._building import (
+    GRAPH_EDGES,
     GRAPH_ROWS,
     MakeProjector,
     PairedViews,
@@ -36,6 +37,7 @@ from skdeepcluster.base._validation import (
 __all__ = [
     "FEATURE_EMBEDDING",
     "FEATURE_TEMPERATURE",
+    "GRAPH_EDGES",
     "GRAPH_ROWS",
     "IMAGE_TEMPERATURE",
     "TEMPERATURE",

@@ -325,7 +325,7 @@ class DeepClusterer(PredictingEstimator):
 
         Neither pretraining nor heads are to lose what is there without them.
         """
-        n_clusters = self._n_clusters()
+        n_clusters = self._most_clusters()
         features = prepared_rows(objective.model.prepare, source, rows)
         plain = self._plain_labels(features, trainer)
         embedding = self._embed(objective, source, rows)

@@ -34,7 +34,7 @@ ROWS_PER_FINE_PART = 10
 # time and judged on the other half.
 SILHOUETTE_WEIGHT = 4.0
 LEAST_CONDUCTANCE = 0.003
-TEACHING = Recipe(batch_size=256, learning_rate=1e-3, max_steps=100)
+TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
 # Length of the weights of the head that teaches.
 TEACHING_SCALE = 10.0
 # By how much another partition has to be better than k-means on the features as they came.

@@ -41,9 +41,9 @@ from skdeepcluster.base import (
     prepared_rows,
     real,
 )
-from skdeepcluster.data import IndexedViews, Source
+from skdeepcluster.data import IndexedViews, NeighborViews, Source
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.networks import ClusterModel
+from skdeepcluster.networks import ClusterModel, most_likely
 from skdeepcluster.numerics import kmeans
 from skdeepcluster.objectives import DiscriminationObjective, RefinementObjective
 from skdeepcluster.pretraining import SimCLR
@@ -503,6 +503,37 @@ class StableClusterDiscrimination(DeepClusterer):
             )
         if self.refine and not trainer.interrupted:
             self._refine(objective, source, views, trainer, report)
+
+    def _settle(
+        self,
+        objective: DiscriminationObjective,
+        source: Source,
+        views: PairedViews,
+        trainer: Trainer,
+    ) -> None:
+        """Start the heads anew from k-means on the features, if the best has come to no better.
+
+        Of several numbers of clusters one encoder could not learn all partitions.
+        """
+        several = len(self._counts()) > 1
+        if not isinstance(views, NeighborViews) or self.init != "auto" or several:
+            return
+        if self._goes_on():
+            return
+        scores = [judgement.score for judgement in self._judge(objective, source)]
+        best = objective.candidates[int(trainer.agreed(torch.tensor(scores)).argmax())]
+        labels = most_likely(best.head, self._embed(objective, source, views.rows))
+        plain = self._protected(labels, views.graph, objective, source, views.rows, trainer)
+        if plain is None:
+            return
+        self.selected_stage_ = "features"
+        generator = trainer.generator("going back")
+        embedding = self._embed(objective, source, views.rows)
+        for head in objective.candidates:
+            head.start_from(embedding, plain)
+        for head in objective.heads[objective.n_candidates :]:
+            fine = kmeans(embedding, head.n_clusters, generator=generator, n_init=1)
+            head.start_from(embedding, trainer.agreed(fine.labels))
 
     def _refine(
         self,

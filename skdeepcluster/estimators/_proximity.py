@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skdeepcluster.base import (
+    GRAPH_EDGES,
     GRAPH_ROWS,
     CallbackReport,
     DeepClusterer,
@@ -21,11 +22,12 @@ from skdeepcluster.base import (
     integer,
     n_fine_clusters,
     one_of,
+    prepared_rows,
     real,
 )
 from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
-from skdeepcluster.networks import ClusterModel, build_critic, build_decoder
-from skdeepcluster.numerics import kmeans
+from skdeepcluster.networks import ClusterModel, build_critic, build_decoder, most_likely
+from skdeepcluster.numerics import cluster_means, kmeans, nearest_neighbors
 from skdeepcluster.objectives import InterpolationObjective, ProximityObjective
 from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import PeriodicHook, Phase, Trainer, constant, one_cycle
@@ -380,7 +382,25 @@ class ProximityDeepClustering(DeepClusterer):
         self._divide(objective, source, trainer)
         for tensor in (*objective.head.state_dict().values(), objective.regions.centers):
             tensor.copy_(trainer.agreed(tensor))
+        if not self._takes_images() and not self._goes_on():
+            self._go_back(objective, source, trainer)
         yield
+
+    def _go_back(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:
+        """Divide the samples as k-means on the features does, if their codes come to no better."""
+        rows = self._trained_rows(source, trainer)
+        features = prepared_rows(objective.model.prepare, source, rows)
+        _, graph = nearest_neighbors(features, GRAPH_EDGES)
+        labels = most_likely(objective.head, self._embed(objective, source, rows))
+        plain = self._protected(labels, graph, objective, source, rows, trainer)
+        if plain is None:
+            return
+        codes = self._embed(objective, source, rows)
+        centers, _ = cluster_means(codes, plain, self.n_clusters)
+        n_regions = min(len(objective.regions), len(codes))
+        generator = trainer.generator("going back")
+        regions = kmeans(codes, n_regions, generator=generator, n_init=1)
+        objective.divide(centers, trainer.agreed(regions.centers))
 
     def _divide(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:
         """Divide the codes into clusters, for the first time, by k-means.

@@ -10,9 +10,10 @@ def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> floa
     .. math:: \frac{1}{K} \sum_k \frac{\operatorname{cut}_k}{\min(\operatorname{vol}_k,
         \operatorname{vol} - \operatorname{vol}_k)}
 
-    An edge joins a sample and one of its nearest neighbours; the volume of a cluster is the sum of
-    its samples' edges, those of others to them included. Each cluster counts the same, however
-    small, and of one that holds most of the samples what the others are divided from counts.
+    An edge joins a sample and one of its nearest neighbours, as many of them as there are other
+    samples in its cluster: a small cluster has no more to stay with. The volume of a cluster is the
+    sum of its samples' edges, those of others to them included. Each cluster counts the same,
+    however small; of one that holds most samples counts what divides the others from it.
 
     Parameters
     ----------
@@ -29,11 +30,14 @@ def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> floa
         In [0, 1], lower is better.
     """
     n, n_neighbors = neighbors.shape
-    edges = n_neighbors + torch.bincount(neighbors.flatten(), minlength=n)
+    others = torch.bincount(labels, minlength=n_clusters)[labels] - 1
+    n_edges = others.clamp(1, n_neighbors)
+    is_edge = torch.arange(n_neighbors, device=labels.device) < n_edges[:, None]
+    edges = n_edges + torch.bincount(neighbors[is_edge], minlength=n)
     volumes = torch.zeros(n_clusters, dtype=torch.double, device=labels.device)
     volumes.index_add_(0, labels, edges.double())
-    own, theirs = labels[:, None].expand(n, n_neighbors).flatten(), labels[neighbors].flatten()
-    cut = own != theirs
+    own, theirs = labels[:, None].expand(n, n_neighbors), labels[neighbors]
+    cut = is_edge & (own != theirs)
     leaving = torch.bincount(torch.cat([own[cut], theirs[cut]]), minlength=n_clusters)
     smaller = torch.minimum(volumes, volumes.sum() - volumes).clamp(min=1)
     return float((leaving / smaller)[volumes > 0].mean())
