@@ -551,6 +551,25 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("self._set(1)", "pass"), ("self.batch_size < 4 * self.count", "False")],
     ),
     (
+        "numerics/_conductance.py",
+        "numerics/test_conductance.py",
+        [
+            ("others.clamp(1, n_neighbors)", "torch.full_like(others, n_neighbors)"),
+            ("torch.minimum(volumes, volumes.sum() - volumes)", "volumes"),
+        ],
+    ),
+    (
+        "base/_start.py",
+        "base/test_start.py",
+        [
+            ("SILHOUETTE_WEIGHT * silhouette", "0.0"),
+            ("- math.log(LEAST_CONDUCTANCE + conductance)", ""),
+            ("+ MARGIN >= scores[best]", ">= scores[best]"),
+            ("affordable = ROWS_TIMES_CLUSTERS // (n_samples * n_clusters)", "affordable = 0"),
+            ("[labels]", ""),
+        ],
+    ),
+    (
         "numerics/_silhouette.py",
         "numerics/test_silhouette.py",
         [

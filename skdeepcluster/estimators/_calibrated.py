@@ -68,8 +68,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Partition of the embedding from which the heads start: prototypes of the data in the hidden
         layer, and of the clusters in the output layer. "kmeans" is k-means; "merged" merges small
         clusters, which suits unequal sizes; "auto" takes, on feature arrays, the one whose clusters
-        are best separated in the features as they came, and k-means on images. "random" leaves the
-        heads as they are, an ablation of the paper.
+        are best separated, or k-means on the features as they came, as in :class:`MiniClustering`,
+        and k-means on images. "random" leaves the heads as they are, an ablation of the paper.
     n_regions : int or "auto", default="auto"
         Number of regions of the data set, at least `n_clusters`. "auto" is four for each cluster,
         as long as five samples are left for each. The paper chose 40 to 1000 by data set.

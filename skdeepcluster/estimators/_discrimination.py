@@ -84,7 +84,8 @@ class StableClusterDiscrimination(DeepClusterer):
         Where heads start: from partitions of the embedding of the untrained encoder, or from random
         directions, as in the paper. "kmeans" is k-means, "merged" merges small clusters by average
         linkage. "auto" starts three heads on feature arrays, from k-means and from mergers by
-        centres and by neighbours, and keeps the best in the end; on images it is "random".
+        centres and by neighbours, and keeps the best in the end, or k-means on the features as
+        they came, if none is better; on images it is "random".
     constraint : {"size", "entropy"} or None, default="size"
         What keeps clusters alive. "size" makes clusters more attractive while they are smaller than
         `lower_bound` allows; "entropy" makes large clusters less attractive, all the time.
@@ -165,8 +166,9 @@ class StableClusterDiscrimination(DeepClusterer):
         For each number of clusters the score of its best head: the median centroid silhouette of
         its clusters, in the features as they came (of images, in the embedding), times the share
         of clusters that have samples. No labels are needed for it.
-    selected_stage_ : {"clustering", "refinement"}
-        The stage whose result was kept.
+    selected_stage_ : {"clustering", "refinement", "features"}
+        The stage whose result was kept; "features" is k-means on them, where none came to
+        anything better.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)

@@ -48,10 +48,10 @@ class MiniClustering(TwoStageClusterer):
     init : {"auto", "kmeans", "merged"}, default="auto"
         Partition from which the heads start. "kmeans" is k-means on the embedding; it cuts large
         classes up and fuses small ones. "merged" merges the mini-clusters by average linkage, once
-        by the cosine of their centres and once by the neighbours that they share. "auto" takes
-        k-means or the better of the two mergers, whichever separates the clusters best in the
-        features as they came (median centroid silhouette; k-means wins when within 2 %). On images
-        "auto" is k-means, as in the paper.
+        by the cosine of their centres and once by the neighbours that they share. "auto" takes, on
+        feature arrays, whichever of these separates its clusters best, or k-means on the features
+        as they came, unless another is clearly better; and where training ends no better than
+        that, it is taken back. On images "auto" is k-means, as in the paper.
     n_mini_clusters : int or "auto", default="auto"
         Number of mini-clusters M, at least `n_clusters`. "auto" is four for each cluster, the
         paper's ratio, as long as five samples are left for each.

@@ -39,6 +39,31 @@ def test_never_much_worse_than_kmeans_on_plain_blobs(method):
     assert found > baseline - 0.02
 
 
+def unequal_blobs(sizes, n_features):
+    """The first so many samples of each of some clear blobs, as users would make them."""
+    data, y = make_blobs(
+        3 * max(sizes), n_features=n_features, centers=len(sizes), random_state=170
+    )
+    kept = np.concatenate([np.flatnonzero(y == k)[:size] for k, size in enumerate(sizes)])
+    return data[kept], y[kept]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_features"),
+    [
+        ((500, 100, 10), 2),
+        pytest.param((500, 100, 10), 10, marks=pytest.mark.slow),
+        pytest.param((500, 100, 10), 100, marks=pytest.mark.slow),
+        pytest.param((1000, 50), 6, marks=pytest.mark.slow),
+    ],
+)
+def test_small_clusters_beside_large_ones_are_found(method, sizes, n_features):
+    data, y = unequal_blobs(sizes, n_features)
+    model = method.set_params(n_clusters=len(sizes)).fit(data)
+    assert adjusted_rand_score(y, model.labels_) > 0.99
+    np.testing.assert_array_equal(model.predict(data), model.labels_)
+
+
 def test_clusters_that_no_sample_wants_come_last_and_are_announced(method):
     duplicates = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
     with pytest.warns(ConvergenceWarning, match="clusters have no sample"):

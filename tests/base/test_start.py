@@ -1,0 +1,104 @@
+"""Which partition a fit starts from, and how an encoder learns one that it contradicts."""
+
+import pytest
+import torch
+
+from skdeepcluster.base import _start
+from skdeepcluster.networks import EmbeddingNetwork, multilayer_perceptron
+from skdeepcluster.numerics import cluster_means, nearest_neighbors
+from skdeepcluster.training import Trainer
+
+SIZES = (200, 60, 8)
+
+
+@pytest.fixture
+def blobs():
+    """Clear blobs of unequal sizes: features, an embedding that knows nothing, graph, labels."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.cat([torch.randn(n, 4, generator=generator) + 12 * k for k, n in enumerate(SIZES)])
+    embedding = torch.randn(len(X), 8, generator=generator)
+    labels = torch.arange(3).repeat_interleave(torch.tensor(SIZES))
+    return X, torch.nn.functional.normalize(embedding, dim=1), nearest_neighbors(X, 15)[1], labels
+
+
+def torn(labels):
+    """Return a partition that halves the large cluster and fuses the small ones."""
+    halves = torch.where(torch.arange(len(labels)) < SIZES[0] // 2, 0, 1)
+    return torch.where(labels > 0, 2, halves)
+
+
+@pytest.mark.parametrize("names", [("plain", "kmeans"), ("kmeans", "plain")])
+def test_the_better_separated_partition_is_chosen_whatever_its_name(blobs, names):
+    X, embedding, graph, labels = blobs
+    right, wrong = names
+    candidates = {wrong: torn(labels), right: labels}
+    assert _start.choose_partition(candidates, X, embedding, graph, 3) == right
+
+
+@pytest.mark.parametrize(("n_moved", "chosen"), [(0, "plain"), (60, "other")])
+def test_the_plain_partition_is_kept_unless_another_is_clearly_better(blobs, n_moved, chosen):
+    X, embedding, graph, labels = blobs
+    plain = labels.clone()
+    plain[: n_moved + 1] = 1
+    plain[0] = 0
+    assert _start.choose_partition({"other": labels, "plain": plain}, X, embedding, graph, 3) == (
+        chosen
+    )
+
+
+def test_among_partitions_that_cut_no_edge_the_better_separated_is_chosen():
+    generator = torch.Generator().manual_seed(0)
+    places = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 40.0], [4.0, 40.0]])
+    X = (places[:, None] + 0.1 * torch.randn(4, 30, 2, generator=generator)).flatten(0, 1)
+    group = torch.arange(4).repeat_interleave(30)
+    candidates = {"across": group % 2, "along": group // 2}
+    _, graph = nearest_neighbors(X, 15)
+    assert _start.choose_partition(candidates, X, X, graph, 2) == "along"
+
+
+def test_one_giant_cluster_is_not_chosen(blobs):
+    X, embedding, graph, labels = blobs
+    giant = torch.where(torch.arange(len(labels)) > 1, 0, torch.arange(len(labels)) + 1)
+    assert _start.choose_partition({"giant": giant, "right": labels}, X, embedding, graph, 3) == (
+        "right"
+    )
+
+
+def test_clusters_are_numbered_as_those_that_they_overlap():
+    like = torch.tensor([2, 2, 2, 0, 0, 1])
+    labels = torch.tensor([0, 0, 1, 1, 1, 2])
+    assert _start.numbered_alike(labels, like, 3).tolist() == [2, 2, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_clusters", "expected"),
+    [(100, 3, 30), (2_000, 50, 10), (20_000, 20, 3), (10**6, 100, 3)],
+)
+def test_where_k_means_takes_no_time_it_has_many_starts(n_samples, n_clusters, expected):
+    assert _start.n_runs(n_samples, n_clusters) == expected
+
+
+def test_the_finer_merger_is_made_where_clusters_are_few():
+    embedding = torch.nn.functional.normalize(torch.randn(300, 4), dim=1)
+    _, neighbors = nearest_neighbors(embedding, 5)
+    generator = torch.Generator().manual_seed(0)
+    assert _start.finer_merger(embedding, 30, neighbors, 8, generator) == {}
+    found = _start.finer_merger(embedding, 8, neighbors, 2, generator)
+    assert list(found) == ["fine"]
+    assert set(found["fine"].tolist()) == {0, 1}
+
+
+def test_an_encoder_learns_the_partition(blobs):
+    X, _, _, labels = blobs
+    X = (X - X.mean(dim=0)) / X.std()
+    trainer = Trainer(["start"], device=torch.device("cpu"), precision="32-true", seed=0)
+    with trainer.draws("encoder"):
+        layers = multilayer_perceptron([4, 64, 64, 16])
+    encoder = EmbeddingNetwork(layers, torch.nn.Identity(), 16)
+    _start.teach_encoder(encoder, X, labels, 3, trainer)
+    assert not encoder.training
+    with torch.no_grad():
+        z = encoder(X)
+    centers, _ = cluster_means(z, labels, 3)
+    assert torch.equal(torch.cdist(z, centers).argmin(dim=1), labels)
+    assert trainer.history == []  # it is no phase of its own
