@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from skdeepcluster.base._building import PairedViews, Recipe
+from skdeepcluster.base._inference import INFERENCE_BATCH
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.data import NeighborViews
@@ -16,9 +17,11 @@ from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead
 from skdeepcluster.numerics import (
     KMeansResult,
     centroid_silhouette,
+    cluster_means,
     kmeans,
     mean_conductance,
     merged_partitions,
+    nearest_center,
 )
 from skdeepcluster.objectives import HeadFit
 from skdeepcluster.training import Phase, SilentHook, Trainer, cosine
@@ -159,8 +162,11 @@ def teach_encoder(
 ) -> None:
     """Teach an encoder a partition that its embedding contradicts, from where it stands.
 
-    What contrast has torn apart no head on the embedding could put together again.
+    What contrast has torn apart no head on the embedding could put together again. Where all
+    samples are embedded next to the mean of their cluster, there is nothing to learn.
     """
+    if _knows(encoder, features, labels, n_clusters):
+        return
     n = len(labels)
     teacher = Trainer(
         ["teaching"],
@@ -188,6 +194,16 @@ def teach_encoder(
         )
     )
     trainer.interrupted |= teacher.interrupted
+
+
+@torch.no_grad()
+def _knows(encoder: EmbeddingNetwork, features: Tensor, labels: Tensor, n_clusters: int) -> bool:
+    """Whether every sample lies nearest to the mean of its own cluster in the embedding."""
+    embedding = torch.cat([encoder(rows) for rows in torch.split(features, INFERENCE_BATCH)])
+    centers, counts = cluster_means(embedding, labels, n_clusters)
+    nearest, _ = nearest_center(embedding, centers[counts > 0])
+    numbers = torch.arange(n_clusters, device=labels.device)[counts > 0]
+    return torch.equal(numbers[nearest], labels)
 
 
 def _of_unit_size(X: Tensor) -> Tensor:
