@@ -382,6 +382,8 @@ def handed(monkeypatch):
         monkeypatch.setattr(owner, name, listener)
 
     def run(trainer, phase):
+        if phase.name == "teaching":  # of an encoder, where a start asks for it
+            return
         trainer.plans[phase.name] = Plan(phase.epochs, phase.batch_size, 0.1)
         record["ran"].append(phase.name)
         for field in ("epochs", "batch_size"):
