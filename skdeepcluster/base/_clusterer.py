@@ -301,7 +301,9 @@ class DeepClusterer(PredictingEstimator):
             views = [prepared_rows(self._model.prepare, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
         n_clusters = self._n_clusters()
-        votes = trainer.agreed(vote(views, labels, n_clusters, generator))
+        # An encoder that was taught a partition would bear it out, be it right or wrong.
+        witnesses = views[:1] if self._model.embedding.taught else views
+        votes = trainer.agreed(vote(witnesses, labels, n_clusters, generator))
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
 

@@ -167,6 +167,7 @@ def teach_encoder(
     """
     if _knows(encoder, features, labels, n_clusters):
         return
+    encoder.taught.fill_(1)
     n = len(labels)
     teacher = Trainer(
         ["teaching"],

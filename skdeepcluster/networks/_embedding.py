@@ -70,15 +70,19 @@ class EmbeddingNetwork(nn.Module):
     ----------
     n_pieces : int
         In how many pieces a batch is embedded, see :func:`in_pieces`; one by default.
+    taught : Tensor of shape (), int64
+        1 if it was trained to repeat a partition: then it is no witness of how good that is.
     """
 
     n_pieces = 1
+    taught: Tensor
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, embedding_dim: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.projector = projector
         self.embedding_dim = embedding_dim
+        self.register_buffer("taught", torch.zeros((), dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return embeddings of unit length, shape (batch, embedding_dim), in float32."""
