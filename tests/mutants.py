@@ -575,7 +575,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [
             ("(b - a) / torch.maximum(a, b).clamp(min=1e-12)", "b - a"),
             ("distances[:, counts == 0] = torch.inf", "pass"),
-            ("values.median()", "values.mean()"),
+            ("float(average(values))", "float(values.mean())"),
         ],
     ),
     (

@@ -307,6 +307,10 @@ class DeepClusterer(PredictingEstimator):
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
 
+    def _teaches(self) -> bool:
+        """Whether the encoder is ours to train: not if it was given as it is to be used."""
+        return self._projector() is not None
+
     def _plain_labels(self, features: Tensor, trainer: Trainer) -> Tensor:
         """Return k-means on the features that are trained on, as the first process has it."""
         n_clusters, generator = self._most_clusters(), trainer.generator("plain")
@@ -327,6 +331,8 @@ class DeepClusterer(PredictingEstimator):
 
         Neither pretraining nor heads are to lose what is there without them.
         """
+        if not self._teaches():
+            return None
         n_clusters = self._most_clusters()
         features = prepared_rows(objective.model.prepare, source, rows)
         plain = self._plain_labels(features, trainer)

@@ -213,14 +213,14 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.datasets import make_blobs
     >>> from skdeepcluster import GenerativeCalibrationClustering
-    >>> X, _ = load_digits(n_class=3, return_X_y=True)
+    >>> X, _ = make_blobs([300, 40, 40], n_features=6, random_state=1)
     >>> model = GenerativeCalibrationClustering(n_clusters=3, random_state=0).fit(X)
-    >>> bool(model.cluster_sizes_.min() > 170)
-    True
+    >>> sorted(model.cluster_sizes_.tolist())
+    [40, 40, 300]
     >>> model.sample(5, cluster=1).shape
-    (5, 64)
+    (5, 6)
     """
 
     _default_pretraining = SimCLR

@@ -179,12 +179,12 @@ class MiniClustering(TwoStageClusterer):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.datasets import make_blobs
     >>> from skdeepcluster import MiniClustering
-    >>> X, _ = load_digits(n_class=3, return_X_y=True)
+    >>> X, _ = make_blobs([300, 40, 40], n_features=6, random_state=1)
     >>> model = MiniClustering(n_clusters=3, random_state=0).fit(X)
     >>> sorted(model.cluster_sizes_.tolist())
-    [176, 178, 183]
+    [40, 40, 300]
     >>> model.predict_proba(X[:5]).shape
     (5, 3)
     """

@@ -76,7 +76,8 @@ def test_a_clusterer_learns_what_the_method_learns_alone(case):
     backbone = model.backbone
     # Neighbours are as many as for eight clusters, and those start from the embedding.
     nested = clone(model).set_params(backbone="auto")
-    clustering = clusterer(n_clusters=8, pretraining=nested, backbone=backbone, max_epochs=0)
+    parameters = {"pretraining": nested, "backbone": backbone, "max_epochs": 0}
+    clustering = clusterer(n_clusters=8, init="kmeans", **parameters)
     embedding = clustering.fit_transform(data)
     np.testing.assert_array_equal(model.fit_transform(data), embedding)
 
