@@ -37,11 +37,11 @@ ROWS_PER_FINE_PART = 10
 # time and judged on the other half.
 SILHOUETTE_WEIGHT = 4.0
 LEAST_CONDUCTANCE = 0.003
-TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
-# Length of the weights of the head that teaches.
-TEACHING_SCALE = 10.0
 # By how much another partition has to be better than k-means on the features as they came.
 MARGIN = 0.1
+# How an encoder is taught, and the length of the weights of the head that teaches it.
+TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
+TEACHING_SCALE = 10.0
 
 
 def n_runs(n_samples: int, n_clusters: int) -> int:
@@ -165,7 +165,7 @@ def teach_encoder(
     What contrast has torn apart no head on the embedding could put together again. Where all
     samples are embedded next to the mean of their cluster, there is nothing to learn.
     """
-    if _knows(encoder, features, labels, n_clusters):
+    if trainer.agreed(torch.tensor(_knows(encoder, features, labels, n_clusters))):
         return
     encoder.taught.fill_(1)
     n = len(labels)

@@ -78,7 +78,7 @@ class TwoStageClusterer(DeepClusterer):
             embedding, mini, views, objective.model, source, trainer, generator
         )
         labels = trainer.agreed(labels)
-        if is_plain and self._teaches():
+        if trainer.agreed(torch.tensor(is_plain)) and self._teaches():
             features = prepared_rows(objective.model.prepare, source, views.rows)
             teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
             embedding = self._embed(objective, source, views.rows)
