@@ -165,7 +165,9 @@ def teach_encoder(
     What contrast has torn apart no head on the embedding could put together again. Where all
     samples are embedded next to the mean of their cluster, there is nothing to learn.
     """
-    if trainer.agreed(torch.tensor(_knows(encoder, features, labels, n_clusters))):
+    with trainer.draws("what the encoder knows"):  # it may draw when it embeds, too
+        knows = _knows(encoder, features, labels, n_clusters)
+    if trainer.agreed(torch.tensor(knows)):
         return
     encoder.taught.fill_(1)
     n = len(labels)

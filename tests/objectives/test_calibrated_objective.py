@@ -233,7 +233,7 @@ def test_only_a_fine_tuned_embedding_changes(fine_tune):
         optimizer.step()
     after = objective.state_dict()
     for name in before:
-        if name.startswith("model.embedding"):
+        if name.startswith("model.embedding") and not name.endswith(".taught"):
             changed = not torch.equal(before[name], after[name])
             assert changed == fine_tune, name
     for name in ("clustering_head.hidden.weight", "calibration_head.output.weight"):
