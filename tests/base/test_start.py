@@ -35,15 +35,27 @@ def test_the_better_separated_partition_is_chosen_whatever_its_name(blobs, names
     assert _start.choose_partition(candidates, X, embedding, graph, 3) == right
 
 
-@pytest.mark.parametrize(("n_moved", "chosen"), [(0, "plain"), (60, "other")])
-def test_the_plain_partition_is_kept_unless_another_is_clearly_better(blobs, n_moved, chosen):
+@pytest.mark.parametrize(("better_by", "chosen"), [(0.02, "plain"), (0.03, "kmeans")])
+def test_the_plain_partition_is_kept_unless_another_is_clearly_better(
+    blobs, monkeypatch, better_by, chosen
+):
     X, embedding, graph, labels = blobs
-    plain = labels.clone()
-    plain[: n_moved + 1] = 1
-    plain[0] = 0
-    assert _start.choose_partition({"other": labels, "plain": plain}, X, embedding, graph, 3) == (
-        chosen
+    monkeypatch.setattr(_start, "mean_conductance", lambda *_: 0.1)
+    silhouettes = {0: 0.5, 1: 0.5 + better_by}  # four times as much in the score
+    monkeypatch.setattr(
+        _start, "centroid_silhouette", lambda X, labels, *_: silhouettes[int(labels[0])]
     )
+    candidates = {"kmeans": torch.ones_like(labels), "plain": torch.zeros_like(labels)}
+    assert _start.choose_partition(candidates, X, embedding, graph, 3) == chosen
+
+
+def test_a_partition_that_cuts_fewer_edges_is_chosen_though_its_means_are_closer():
+    generator = torch.Generator().manual_seed(0)
+    along, line = torch.arange(240) % 120 / 3.0, torch.arange(240) // 120
+    X = torch.stack([along, 6.0 * line], dim=1) + 0.1 * torch.randn(240, 2, generator=generator)
+    candidates = {"halves": (along > 20).long(), "lines": line}
+    _, graph = nearest_neighbors(X, 15)
+    assert _start.choose_partition(candidates, X, X, graph, 2) == "lines"
 
 
 def test_among_partitions_that_cut_no_edge_the_better_separated_is_chosen():
