@@ -441,7 +441,11 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
         "numerics/_contingency.py",
         "numerics/test_contingency.py",
-        [("rows.long() * n_columns", "rows.long() * n_rows")],
+        [
+            ("rows.long() * n_columns", "rows.long() * n_rows"),
+            ("maximize=True", "maximize=False"),
+            (".to(labels)[labels]", ".to(labels)[like]"),
+        ],
     ),
     (
         "numerics/_propagation.py",
@@ -566,7 +570,6 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("- math.log(LEAST_CONDUCTANCE + conductance)", ""),
             ("+ MARGIN >= scores[best]", ">= scores[best]"),
             ("affordable = ROWS_TIMES_CLUSTERS // (n_samples * n_clusters)", "affordable = 0"),
-            ("[labels]", ""),
         ],
     ),
     (
@@ -602,9 +605,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "calibration/_votes.py",
         "calibration/test_votes.py",
         [
-            ("maximize=True", "maximize=False"),
             (
-                "_match(_partition(seen, n_clusters, generator), labels, n_clusters)",
+                "numbered_alike(_partition(seen, n_clusters, generator), labels, n_clusters)",
                 "_partition(seen, n_clusters, generator)",
             ),
             ("_project(X, generator) if project", "X if project"),

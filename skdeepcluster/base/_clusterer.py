@@ -28,7 +28,6 @@ from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
     choose_partition,
-    numbered_alike,
     plain_partition,
     teach_encoder,
 )
@@ -42,7 +41,7 @@ from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence,
 from skdeepcluster.data import SelectedSource, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
-from skdeepcluster.numerics import cluster_means
+from skdeepcluster.numerics import cluster_means, numbered_alike
 from skdeepcluster.training import Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
@@ -96,6 +95,8 @@ class DeepClusterer(PredictingEstimator):
         objective = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
             views = self._make_views(source, objective, trainer)
+        if hasattr(objective, "remember_samples"):
+            objective.remember_samples(len(views))
         try:
             if pretrainer is not None and not self._goes_on():
                 pretrainer._pretrain(objective.model.embedding, views, trainer, report)
@@ -331,7 +332,7 @@ class DeepClusterer(PredictingEstimator):
 
         Neither pretraining nor heads are to lose what is there without them.
         """
-        if not self._teaches():
+        if not self._teaches() or self._goes_on() or trainer.interrupted:
             return None
         n_clusters = self._most_clusters()
         features = prepared_rows(objective.model.prepare, source, rows)
@@ -343,7 +344,10 @@ class DeepClusterer(PredictingEstimator):
         if trainer.agreed(torch.tensor(name == "trained" or same)):
             return None
         plain = numbered_alike(plain, candidates["trained"], n_clusters)
-        teach_encoder(objective.model.embedding, features, plain, n_clusters, trainer)
+        learned = teach_encoder(objective.model.embedding, features, plain, n_clusters, trainer)
+        if not learned:
+            return None
+        trainer.say("k-means on the features is kept: training has come to nothing better")
         return plain
 
     def _embed(self, objective: Any, source: Source, rows: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from skdeepcluster.base._building import PairedViews, Recipe
@@ -13,6 +12,7 @@ from skdeepcluster.base._inference import INFERENCE_BATCH
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.data import NeighborViews
+from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead
 from skdeepcluster.numerics import (
     KMeansResult,
@@ -114,13 +114,6 @@ def plain_partition(features: Tensor, n_clusters: int, generator: torch.Generato
     return kmeans(features, n_clusters, generator=generator, n_init=n_init).labels
 
 
-def numbered_alike(labels: Tensor, like: Tensor, n_clusters: int) -> Tensor:
-    """Return a partition with its clusters numbered as those of another that they overlap most."""
-    table = torch.bincount(labels * n_clusters + like, minlength=n_clusters**2)
-    _, numbers = linear_sum_assignment(table.view(n_clusters, -1).cpu().numpy(), maximize=True)
-    return torch.from_numpy(numbers).to(labels)[labels]
-
-
 def choose_partition(
     candidates: dict[str, Tensor],
     features: Tensor,
@@ -159,17 +152,24 @@ def choose_partition(
 
 def teach_encoder(
     encoder: EmbeddingNetwork, features: Tensor, labels: Tensor, n_clusters: int, trainer: Trainer
-) -> None:
+) -> bool:
     """Teach an encoder a partition that its embedding contradicts, from where it stands.
 
-    What contrast has torn apart no head on the embedding could put together again. Where all
-    samples are embedded next to the mean of their cluster, there is nothing to learn.
+    What contrast has torn apart no head on the embedding could put together again.
+
+    Returns
+    -------
+    bool
+        Whether it knows the partition now: not if the user has interrupted the fit, or if it
+        diverged and is as it was. Where all samples are embedded next to the mean of their cluster,
+        it had nothing to learn.
     """
     with trainer.draws("what the encoder knows"):  # it may draw when it embeds, too
         knows = _knows(encoder, features, labels, n_clusters)
     if trainer.agreed(torch.tensor(knows)):
-        return
-    encoder.taught.fill_(1)
+        return True
+    if trainer.interrupted:
+        return False
     n = len(labels)
     teacher = Trainer(
         ["teaching"],
@@ -182,21 +182,25 @@ def teach_encoder(
         head = PrototypeHead(encoder.embedding_dim, n_clusters).to(features.device)
     head.start_from(head.weight, TEACHING_SCALE)
     both = nn.Sequential(encoder, head)
-    teacher.run(
-        Phase(
-            name="teaching",
-            objective=HeadFit(both),
-            views=lambda index, _: (features[index], labels[index]),
-            n_samples=n,
-            batch_size=TEACHING.batch_size,
-            epochs=TEACHING.epochs(n, min(TEACHING.batch_size, n)),
-            parameter_groups=[{"params": list(both.parameters()), "lr": TEACHING.learning_rate}],
-            optimizer=torch.optim.Adam,
-            schedule=cosine,
-            hook=SilentHook(),
-        )
+    phase = Phase(
+        name="teaching",
+        objective=HeadFit(both),
+        views=lambda index, _: (features[index], labels[index]),
+        n_samples=n,
+        batch_size=TEACHING.batch_size,
+        epochs=TEACHING.epochs(n, min(TEACHING.batch_size, n)),
+        parameter_groups=[{"params": list(both.parameters()), "lr": TEACHING.learning_rate}],
+        optimizer=torch.optim.Adam,
+        schedule=cosine,
+        hook=SilentHook(),
     )
+    try:
+        teacher.run(phase)
+    except DivergenceError:  # none of the user's rates is to blame
+        return False
+    encoder.taught.fill_(1)
     trainer.interrupted |= teacher.interrupted
+    return not teacher.interrupted
 
 
 @torch.no_grad()

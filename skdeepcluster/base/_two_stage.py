@@ -79,6 +79,7 @@ class TwoStageClusterer(DeepClusterer):
         )
         labels = trainer.agreed(labels)
         if trainer.agreed(torch.tensor(is_plain)) and self._teaches():
+            trainer.say("start: k-means on the features, which the encoder learns")
             features = prepared_rows(objective.model.prepare, source, views.rows)
             teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
             embedding = self._embed(objective, source, views.rows)
@@ -149,7 +150,7 @@ class TwoStageClusterer(DeepClusterer):
 
     def _settle(self, objective: Any, source: Source, views: PairedViews, trainer: Trainer) -> None:
         """Start the heads anew from k-means on the features, if training has come to no better."""
-        if not isinstance(views, NeighborViews) or self.init != "auto" or self._goes_on():
+        if not isinstance(views, NeighborViews) or self.init != "auto":
             return
         labels = most_likely(objective.model.head, self._embed(objective, source, views.rows))
         plain = self._protected(labels, views.graph, objective, source, views.rows, trainer)

@@ -5,18 +5,17 @@ from inside. Another partition, of other samples in other coordinates, cuts else
 """
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from skdeepcluster.numerics import (
     KMeansResult,
     best_separated,
-    contingency_table,
     kmeans,
     lloyd,
     merged_partitions,
     nearest_center,
     nearest_neighbors,
+    numbered_alike,
 )
 
 # Votes are taken about so many samples at most: time and memory do not grow beyond that.
@@ -72,7 +71,7 @@ def collect_votes(
     votes = []
     for _ in range(n_voters):
         seen = _project(X, generator) if project else X
-        votes.append(_match(_partition(seen, n_clusters, generator), labels, n_clusters))
+        votes.append(numbered_alike(_partition(seen, n_clusters, generator), labels, n_clusters))
     return torch.stack(votes, dim=1)
 
 
@@ -111,10 +110,3 @@ def _partition(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor
 def _centered(mini: KMeansResult, X: Tensor) -> KMeansResult:
     """Shift the origin to the mean, from which the cosines of centres are to be taken."""
     return KMeansResult(mini.centers - X.mean(dim=0), mini.labels, mini.inertia, mini.n_iter)
-
-
-def _match(found: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """Renumber clusters so that as many samples as possible agree with the labels."""
-    table = contingency_table(found, labels, n_clusters, n_clusters)
-    _, number = linear_sum_assignment(table.cpu().numpy(), maximize=True)
-    return torch.from_numpy(number).to(found)[found]

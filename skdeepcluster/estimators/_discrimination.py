@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from skdeepcluster.base import (
     FEATURE_TEMPERATURE,
-    GRAPH_ROWS,
     IMAGE_TEMPERATURE,
     TEMPERATURE,
     CallbackReport,
@@ -401,14 +400,6 @@ class StableClusterDiscrimination(DeepClusterer):
         multiples = positive_integers("over_clusterings", multiples)
         return sorted({n_fine_clusters(multiple, most, self._n_sized) for multiple in multiples})
 
-    def _build(self, source: Source, trainer: Trainer) -> DiscriminationObjective:
-        """Let the heads know how many samples there are to remember."""
-        objective: DiscriminationObjective = super()._build(source, trainer)
-        # Of a large feature array only the rows of the graph of neighbours are trained on.
-        n = len(source)
-        objective.remember_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
-        return objective
-
     def _make_objective(self, model: ClusterModel) -> DiscriminationObjective:
         objective = DiscriminationObjective(
             model,
@@ -519,8 +510,6 @@ class StableClusterDiscrimination(DeepClusterer):
         """
         several = len(self._counts()) > 1
         if not isinstance(views, NeighborViews) or self.init != "auto" or several:
-            return
-        if self._goes_on():
             return
         scores = [judgement.score for judgement in self._judge(objective, source)]
         best = objective.candidates[int(trainer.agreed(torch.tensor(scores)).argmax())]

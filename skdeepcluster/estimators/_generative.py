@@ -398,13 +398,6 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
             guidance=self.guidance,
         )
 
-    def _build(self, source: Source, trainer: Trainer) -> GenerativeObjective:
-        """Let the objective know how many samples there are to remember."""
-        objective: GenerativeObjective = super()._build(source, trainer)
-        n = len(source)
-        objective.remember_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
-        return objective
-
     def _generator_recipe(self) -> tuple[Recipe, float]:
         """Return how the generator is trained, and its learning rate."""
         recipe: Recipe = self._by_kind(features=FEATURE_GENERATION, images=IMAGE_GENERATION)

@@ -286,11 +286,9 @@ class ProximityDeepClustering(DeepClusterer):
         return rows[:GRAPH_ROWS].sort().values
 
     def _build(self, source: Source, trainer: Trainer) -> ProximityObjective:
-        """Let the objective know how many samples there are to remember, and no clusters."""
+        """Start without clusters, be they those of an earlier fit."""
         objective: ProximityObjective = super()._build(source, trainer)
         objective.forget_clusters()
-        n = len(source)
-        objective.remember_samples(n if self._takes_images() else min(n, GRAPH_ROWS))
         return objective
 
     def _start(
@@ -382,7 +380,7 @@ class ProximityDeepClustering(DeepClusterer):
         self._divide(objective, source, trainer)
         for tensor in (*objective.head.state_dict().values(), objective.regions.centers):
             tensor.copy_(trainer.agreed(tensor))
-        if not self._takes_images() and not self._goes_on():
+        if not self._takes_images():
             self._go_back(objective, source, trainer)
         yield
 

@@ -1,7 +1,7 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
 from skdeepcluster.numerics._conductance import mean_conductance
-from skdeepcluster.numerics._contingency import contingency_table
+from skdeepcluster.numerics._contingency import contingency_table, numbered_alike
 from skdeepcluster.numerics._draws import OwnDraws, entered_draws
 from skdeepcluster.numerics._kmeans import (
     KMeansResult,
@@ -38,5 +38,6 @@ __all__ = [
     "nearest_center",
     "nearest_neighbors",
     "neighbor_affinity",
+    "numbered_alike",
     "propagate_labels",
 ]

@@ -17,7 +17,6 @@ def test_blobs_are_found(sound_estimator):
 def test_rows_beyond_the_graph_of_neighbors_are_clustered_too(method, monkeypatch):
     for module in (
         "base._building",
-        "estimators._discrimination",
         "estimators._proximity",
         "estimators._generative",
     ):

@@ -1,5 +1,7 @@
 """Which partition a fit starts from, and how an encoder learns one that it contradicts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -76,12 +78,6 @@ def test_one_giant_cluster_is_not_chosen(blobs):
     )
 
 
-def test_clusters_are_numbered_as_those_that_they_overlap():
-    like = torch.tensor([2, 2, 2, 0, 0, 1])
-    labels = torch.tensor([0, 0, 1, 1, 1, 2])
-    assert _start.numbered_alike(labels, like, 3).tolist() == [2, 2, 0, 0, 0, 1]
-
-
 @pytest.mark.parametrize(
     ("n_samples", "n_clusters", "expected"),
     [(100, 3, 30), (2_000, 50, 10), (20_000, 20, 3), (10**6, 100, 3)],
@@ -107,10 +103,35 @@ def test_an_encoder_learns_the_partition(blobs):
     with trainer.draws("encoder"):
         layers = multilayer_perceptron([4, 64, 64, 16])
     encoder = EmbeddingNetwork(layers, torch.nn.Identity(), 16)
-    _start.teach_encoder(encoder, X, labels, 3, trainer)
+    assert _start.teach_encoder(encoder, X, labels, 3, trainer)
     assert not encoder.training
+    assert encoder.taught
     with torch.no_grad():
         z = encoder(X)
     centers, _ = cluster_means(z, labels, 3)
     assert torch.equal(torch.cdist(z, centers).argmin(dim=1), labels)
     assert trainer.history == []  # it is no phase of its own
+
+
+@pytest.mark.parametrize("reason", ["interrupted", "diverged"])
+def test_an_encoder_that_cannot_learn_stays_as_it_was(blobs, reason, monkeypatch):
+    X, _, _, labels = blobs
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
+    trainer = Trainer(["start"], device=torch.device("cpu"), precision="32-true", seed=0)
+    trainer.interrupted = reason == "interrupted"
+    if reason == "diverged":
+        monkeypatch.setattr(_start, "TEACHING", replace(_start.TEACHING, learning_rate=1e38))
+    encoder = EmbeddingNetwork(multilayer_perceptron([4, 16, 8]), torch.nn.Identity(), 8).eval()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    assert not _start.teach_encoder(encoder, X, shuffled, 3, trainer)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_an_encoder_that_knows_the_partition_is_left_alone(blobs):
+    *_, labels = blobs
+    trainer = Trainer(["start"], device=torch.device("cpu"), precision="32-true", seed=0)
+    far = torch.nn.functional.one_hot(labels, 4).float()
+    encoder = EmbeddingNetwork(torch.nn.Identity(), torch.nn.Identity(), 4)
+    assert _start.teach_encoder(encoder, far, labels, 3, trainer)
+    assert not encoder.taught

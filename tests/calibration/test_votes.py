@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import make_blobs
 
 from skdeepcluster.calibration import _votes, collect_votes
-from skdeepcluster.calibration._votes import _match, _partition, _project
+from skdeepcluster.calibration._votes import _partition, _project
 from tests.helpers import seeded
 
 
@@ -23,30 +21,6 @@ def agreement(votes, labels):
 
 
 # Matching ------------------------------------------------------------------------------------
-
-
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(n=st.integers(1, 60), k=st.integers(1, 9), seed=st.integers(0, 999))
-def test_matching_is_a_permutation_with_the_most_agreement(n, k, seed):
-    rng = np.random.default_rng(seed)
-    found, labels = rng.integers(k, size=n), rng.integers(rng.integers(1, k + 1), size=n)
-    matched = _match(torch.from_numpy(found), torch.from_numpy(labels), k).numpy()
-    assert matched.dtype == np.int64
-    table = np.zeros((k, k), dtype=int)
-    for a, b in zip(found, labels, strict=True):
-        table[a, b] += 1
-    best = table[linear_sum_assignment(table, maximize=True)].sum()
-    assert (matched == labels).sum() == best
-    # One number for each number, and no number twice.
-    pairs = set(zip(found.tolist(), matched.tolist(), strict=True))
-    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
-    assert matched.max() < k
-
-
-def test_matching_undoes_a_renumbering():
-    labels = torch.arange(50) % 5
-    order = torch.tensor([3, 0, 4, 1, 2])
-    assert torch.equal(_match(order[labels], labels, 5), labels)
 
 
 def test_every_voter_is_matched(monkeypatch):

@@ -113,8 +113,11 @@ WIRES = {
                 "build_views.n_clusters": K,
                 "candidate_partitions.init": "auto",
                 "choose_partition.n_clusters": K,
+                "protected.n_clusters": K,
             },
         ),
+        # Who names a partition is not sent back to another.
+        ({"init": "kmeans"}, {"protected.n_clusters": None}),
     ],
     CalibratedDeepClustering: [
         (
@@ -197,6 +200,8 @@ WIRES = {
                 "ran": ["clustering", "calibration", "calibration"],
             },
         ),
+        ({}, {"protected.n_clusters": K}),
+        ({"init": "kmeans"}, {"protected.n_clusters": None}),
         (
             {"n_clusters": [3, 5], "init": "kmeans", "calibrate": False},
             {"DiscriminationObjective.n_clusters": [3, 5], "ran": ["clustering"]},
@@ -412,6 +417,7 @@ def handed(monkeypatch):
     listen(_generative, "build_denoiser", "build_denoiser")
     listen(_clusterer, "build_views", "build_views")
     listen(_two_stage, "choose_partition", "choose_partition")
+    listen(_clusterer, "choose_partition", "protected")  # from ending below k-means
     for module in (_two_stage, _discrimination):
         listen(module, "candidate_partitions", "candidate_partitions")
     monkeypatch.setattr(Trainer, "run", run)

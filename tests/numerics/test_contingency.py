@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 
-from skdeepcluster.numerics import contingency_table
+from skdeepcluster.numerics import contingency_table, numbered_alike
 
 
 @settings(max_examples=40, deadline=None)
@@ -37,3 +38,33 @@ def test_small_integer_types_do_not_overflow(dtype):
 def test_no_samples_make_an_empty_table():
     none = torch.empty(0, dtype=torch.long)
     assert contingency_table(none, none, 2, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_clusters_are_numbered_as_those_that_they_overlap():
+    like = torch.tensor([2, 2, 2, 0, 0, 1])
+    labels = torch.tensor([0, 0, 1, 1, 1, 2])
+    assert numbered_alike(labels, like, 3).tolist() == [2, 2, 0, 0, 0, 1]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(n=st.integers(1, 60), k=st.integers(1, 9), seed=st.integers(0, 999))
+def test_matching_is_a_permutation_with_the_most_agreement(n, k, seed):
+    rng = np.random.default_rng(seed)
+    found, labels = rng.integers(k, size=n), rng.integers(rng.integers(1, k + 1), size=n)
+    matched = numbered_alike(torch.from_numpy(found), torch.from_numpy(labels), k).numpy()
+    assert matched.dtype == np.int64
+    table = np.zeros((k, k), dtype=int)
+    for a, b in zip(found, labels, strict=True):
+        table[a, b] += 1
+    best = table[linear_sum_assignment(table, maximize=True)].sum()
+    assert (matched == labels).sum() == best
+    # One number for each number, and no number twice.
+    pairs = set(zip(found.tolist(), matched.tolist(), strict=True))
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    assert matched.max() < k
+
+
+def test_matching_undoes_a_renumbering():
+    labels = torch.arange(50) % 5
+    order = torch.tensor([3, 0, 4, 1, 2])
+    assert torch.equal(numbered_alike(order[labels], labels, 5), labels)
