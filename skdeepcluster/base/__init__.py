@@ -23,7 +23,7 @@ from skdeepcluster.base._pretrainer import (
     remembered,
 )
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.base._start import candidate_partitions
+from skdeepcluster.base._start import candidate_partitions, teach_head
 from skdeepcluster.base._two_stage import TwoStageClusterer
 from skdeepcluster.base._validation import (
     TEMPERATURE,
@@ -67,5 +67,6 @@ __all__ = [
     "prepared_rows",
     "real",
     "remembered",
+    "teach_head",
     "validate_parameters",
 ]

@@ -38,7 +38,6 @@ from skdeepcluster.networks import DEFAULT_IMAGE_BACKBONE, ClusterModel
 from skdeepcluster.training import (
     MAX_SEED,
     CheckpointFolder,
-    Processes,
     Trainer,
     choose_device,
     choose_precision,
@@ -159,7 +158,7 @@ class DeepEstimator(
             If the loss is not finite. The estimator is then fitted with the last good state.
         """
         n_threads = intra_op_threads.count()
-        processes = self._processes()
+        processes = started_processes()
         with undisturbed(), explain_lost_processes(processes):
             device = processes.own_device(choose_device(self.device))
             # Before damaged files are left out.
@@ -244,12 +243,8 @@ class DeepEstimator(
     def _goes_on(self) -> bool:
         """Whether ``warm_start`` goes on from the networks of an earlier fit."""
 
-    def _processes(self) -> Processes:
-        """Return the processes that fit together."""
-        return started_processes()
-
     def _make_trainer(self, source: Source) -> Trainer:
-        processes = self._processes()
+        processes = started_processes()
         is_alone = self.checkpoint_dir is None and processes.count == 1
         fingerprint = {} if is_alone else self._fingerprint(source)
         checkpoint = None

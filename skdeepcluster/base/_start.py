@@ -13,7 +13,7 @@ from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.data import NeighborViews
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead
+from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
 from skdeepcluster.numerics import (
     KMeansResult,
     centroid_silhouette,
@@ -24,7 +24,7 @@ from skdeepcluster.numerics import (
     nearest_center,
 )
 from skdeepcluster.objectives import HeadFit
-from skdeepcluster.training import Phase, SilentHook, Trainer, cosine
+from skdeepcluster.training import EpochHook, Phase, SilentHook, Trainer, cosine
 
 # Starts of k-means, the best of which is taken: as many as visit so many rows and centres.
 FEWEST_RUNS = 3
@@ -42,6 +42,8 @@ MARGIN = 0.1
 # How an encoder is taught, and the length of the weights of the head that teaches it.
 TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
 TEACHING_SCALE = 10.0
+# How often a head is taught a partition at most.
+MOST_LESSONS = 5
 
 
 def n_runs(n_samples: int, n_clusters: int) -> int:
@@ -170,37 +172,54 @@ def teach_encoder(
         return True
     if trainer.interrupted:
         return False
-    n = len(labels)
-    teacher = Trainer(
+    with trainer.draws("build the teacher"):
+        head = PrototypeHead(encoder.embedding_dim, n_clusters).to(features.device)
+    head.start_from(head.weight, TEACHING_SCALE)
+    learned = learn_aside(nn.Sequential(encoder, head), features, labels, TEACHING, trainer)
+    if learned:
+        encoder.taught.fill_(1)
+    return learned
+
+
+def teach_head(
+    head: nn.Module, embedding: Tensor, labels: Tensor, recipe: Recipe, trainer: Trainer
+) -> None:
+    """Teach a head a partition that the embedding agrees with, over and over until it knows it.
+
+    The few samples of a small cluster have little weight in the loss: once is not always enough.
+    """
+    for _ in range(MOST_LESSONS):
+        knows = torch.equal(most_likely(head, embedding).to(labels.device), labels)
+        if trainer.agreed(torch.tensor(knows)) or not learn_aside(
+            head, embedding, labels, recipe, trainer
+        ):
+            return
+
+
+def learn_aside(
+    network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, trainer: Trainer
+) -> bool:
+    """Train a network on a partition beside a fit: in none of its phases, on no record.
+
+    Returns
+    -------
+    bool
+        Whether that went to the end: not if the user has interrupted it, which ends the fit, or if
+        it diverged, and the network is as it was.
+    """
+    aside = Trainer(
         ["teaching"],
         device=trainer.device,
         precision=trainer.precision,
         seed=trainer.seed,
         processes=trainer.processes,
     )
-    with teacher.draws("build"):
-        head = PrototypeHead(encoder.embedding_dim, n_clusters).to(features.device)
-    head.start_from(head.weight, TEACHING_SCALE)
-    both = nn.Sequential(encoder, head)
-    phase = Phase(
-        name="teaching",
-        objective=HeadFit(both),
-        views=lambda index, _: (features[index], labels[index]),
-        n_samples=n,
-        batch_size=TEACHING.batch_size,
-        epochs=TEACHING.epochs(n, min(TEACHING.batch_size, n)),
-        parameter_groups=[{"params": list(both.parameters()), "lr": TEACHING.learning_rate}],
-        optimizer=torch.optim.Adam,
-        schedule=cosine,
-        hook=SilentHook(),
-    )
     try:
-        teacher.run(phase)
+        aside.run(_fit_to("teaching", network, inputs, labels, recipe, SilentHook()))
     except DivergenceError:  # none of the user's rates is to blame
         return False
-    encoder.taught.fill_(1)
-    trainer.interrupted |= teacher.interrupted
-    return not teacher.interrupted
+    trainer.interrupted |= aside.interrupted
+    return not aside.interrupted
 
 
 @torch.no_grad()
@@ -229,21 +248,24 @@ def fit_head(
     report: CallbackReport,
 ) -> None:
     """Fit a head to a partition, from where it stands, in a phase named "start"."""
-    n = len(labels)
-    epochs = recipe.epochs(n, recipe.batch_size)
-    with report.phase("start", epochs) as hook:
-        trainer.run(
-            Phase(
-                name="start",
-                objective=HeadFit(head),
-                views=lambda index, _: (embedding[index], labels[index]),
-                n_samples=n,
-                batch_size=recipe.batch_size,
-                epochs=epochs,
-                parameter_groups=[{"params": list(head.parameters()), "lr": recipe.learning_rate}],
-                optimizer=torch.optim.Adam,
-                schedule=cosine,
-                hook=hook,
-                resumable=False,
-            )
-        )
+    with report.phase("start", recipe.epochs(len(labels), recipe.batch_size)) as hook:
+        trainer.run(_fit_to("start", head, embedding, labels, recipe, hook))
+
+
+def _fit_to(
+    name: str, network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, hook: EpochHook
+) -> Phase:
+    """Return a phase in which a network learns which label belongs to which input."""
+    return Phase(
+        name=name,
+        objective=HeadFit(network),
+        views=lambda index, _: (inputs[index], labels[index]),
+        n_samples=len(labels),
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs(len(labels), recipe.batch_size),
+        parameter_groups=[{"params": list(network.parameters()), "lr": recipe.learning_rate}],
+        optimizer=torch.optim.Adam,
+        schedule=cosine,
+        hook=hook,
+        resumable=False,
+    )

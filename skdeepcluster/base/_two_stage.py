@@ -18,6 +18,7 @@ from skdeepcluster.base._start import (
     fit_head,
     n_runs,
     teach_encoder,
+    teach_head,
 )
 from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
 from skdeepcluster.networks import ClusterModel, most_likely
@@ -156,10 +157,16 @@ class TwoStageClusterer(DeepClusterer):
         plain = self._protected(labels, views.graph, objective, source, views.rows, trainer)
         if plain is None:
             return
+        self._start_anew(objective, self._embed(objective, source, views.rows), plain, trainer)
+
+    def _start_anew(
+        self, objective: Any, embedding: Tensor, labels: Tensor, trainer: Trainer
+    ) -> None:
+        """Start the heads from a partition, and let the one that answers learn it."""
         generator = trainer.generator("going back")
-        embedding = self._embed(objective, source, views.rows)
         mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
-        objective.start(embedding, plain, trainer.agreed(mini.labels), generator)
+        objective.start(embedding, labels, trainer.agreed(mini.labels), generator)
+        teach_head(objective.model.head, embedding, labels, self._head_fit, trainer)
 
     def _training_views(self, views: PairedViews) -> PairedViews:
         """Return the views of the clustering phase; those of the pretraining by default."""

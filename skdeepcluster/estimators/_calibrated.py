@@ -303,6 +303,13 @@ class CalibratedDeepClustering(TwoStageClusterer):
         super()._start(objective, source, views, trainer, report)
         objective.copy_head()
 
+    def _start_anew(
+        self, objective: CalibratedObjective, embedding: Tensor, labels: Tensor, trainer: Trainer
+    ) -> None:
+        """Start both heads equal."""
+        super()._start_anew(objective, embedding, labels, trainer)
+        objective.copy_head()
+
     def _second_opinion(self) -> nn.Module | None:
         opinion = super()._second_opinion()
         if opinion is None and self._objective.calibration_head is not None:

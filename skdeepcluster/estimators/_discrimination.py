@@ -39,6 +39,7 @@ from skdeepcluster.base import (
     positive_integers,
     prepared_rows,
     real,
+    teach_head,
 )
 from skdeepcluster.data import IndexedViews, NeighborViews, Source
 from skdeepcluster.exceptions import DivergenceError
@@ -59,6 +60,8 @@ WARMUP_EPOCHS = 11
 FINE_ITERATIONS = 20
 FEATURE_REFINEMENT = Recipe(batch_size=256, learning_rate=1e-4, max_steps=100)
 IMAGE_REFINEMENT = Recipe(batch_size=256, learning_rate=1e-4, image_epochs=5)
+# How centres learn a partition when the fit goes back to one.
+HEAD_FIT = Recipe(batch_size=512, learning_rate=1e-2, max_steps=60)
 
 
 class StableClusterDiscrimination(DeepClusterer):
@@ -522,6 +525,7 @@ class StableClusterDiscrimination(DeepClusterer):
         embedding = self._embed(objective, source, views.rows)
         for head in objective.candidates:
             head.start_from(embedding, plain)
+            teach_head(head.head, embedding, plain, HEAD_FIT, trainer)
         for head in objective.heads[objective.n_candidates :]:
             fine = kmeans(embedding, head.n_clusters, generator=generator, n_init=1)
             head.start_from(embedding, trainer.agreed(fine.labels))

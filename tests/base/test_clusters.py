@@ -63,6 +63,21 @@ def test_small_clusters_beside_large_ones_are_found(method, sizes, n_features):
     np.testing.assert_array_equal(model.predict(data), model.labels_)
 
 
+@pytest.mark.parametrize("sizes", [(300, 60, 8), (400, 150, 50, 20, 8)])
+def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, sizes):
+    data, _ = unequal_blobs(sizes, 3)
+    kept = []
+
+    def plain(candidates, *_):
+        kept.append(candidates["plain"])
+        return "plain"
+
+    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", plain)
+    model = method.set_params(n_clusters=len(sizes), random_state=1).fit(data)
+    (expected,) = kept
+    assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
+
+
 def test_clusters_that_no_sample_wants_come_last_and_are_announced(method):
     duplicates = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
     with pytest.warns(ConvergenceWarning, match="clusters have no sample"):

@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skdeepcluster.base import _start
-from skdeepcluster.networks import EmbeddingNetwork, multilayer_perceptron
+from skdeepcluster.base import Recipe, _start
+from skdeepcluster.networks import (
+    EmbeddingNetwork,
+    PrototypeHead,
+    most_likely,
+    multilayer_perceptron,
+)
 from skdeepcluster.numerics import cluster_means, nearest_neighbors
 from skdeepcluster.training import Trainer
 
@@ -135,3 +140,52 @@ def test_an_encoder_that_knows_the_partition_is_left_alone(blobs):
     encoder = EmbeddingNetwork(torch.nn.Identity(), torch.nn.Identity(), 4)
     assert _start.teach_encoder(encoder, far, labels, 3, trainer)
     assert not encoder.taught
+
+
+@pytest.fixture
+def lessons(monkeypatch):
+    """How often something was learned."""
+    taken = []
+    learn = _start.learn_aside
+
+    def learn_and_count(*given):
+        taken.append(given)
+        return learn(*given)
+
+    monkeypatch.setattr(_start, "learn_aside", learn_and_count)
+    return taken
+
+
+@pytest.fixture
+def pupil():
+    """A head that knows a large cluster only: embedding, labels, head."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(505) // 500
+    embedding = torch.tensor([[1.0, 0.0], [3.0, 0.0]])[labels]  # of one direction
+    embedding += 0.05 * torch.randn(505, 2, generator=generator)
+    head = PrototypeHead(2, 2)
+    head.start_from(cluster_means(embedding, labels, 2)[0], 10)
+    return head, embedding, labels
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "n_lessons", "known"),
+    [(0.1, range(2, _start.MOST_LESSONS), True), (0.0, [_start.MOST_LESSONS], False)],
+)
+def test_a_head_is_taught_until_it_knows_a_small_cluster_too(
+    pupil, lessons, learning_rate, n_lessons, known
+):
+    trainer = Trainer(["start"], device=torch.device("cpu"), precision="32-true", seed=0)
+    recipe = Recipe(batch_size=128, learning_rate=learning_rate, max_steps=60)
+    _start.teach_head(*pupil, recipe, trainer)
+    head, embedding, labels = pupil
+    assert torch.equal(most_likely(head, embedding), labels) is known
+    assert len(lessons) in n_lessons
+
+
+def test_a_head_that_knows_the_partition_is_left_alone(pupil, lessons):
+    trainer = Trainer(["start"], device=torch.device("cpu"), precision="32-true", seed=0)
+    head, embedding, _ = pupil
+    known = most_likely(head, embedding)
+    _start.teach_head(head, embedding, known, _start.TEACHING, trainer)
+    assert not lessons
