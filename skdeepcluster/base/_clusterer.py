@@ -41,7 +41,7 @@ from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence,
 from skdeepcluster.data import SelectedSource, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
-from skdeepcluster.numerics import cluster_means, numbered_alike
+from skdeepcluster.numerics import cluster_means, label_counts, numbered_alike
 from skdeepcluster.training import Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
@@ -277,7 +277,7 @@ class DeepClusterer(PredictingEstimator):
         self._confidence = None
         embedding, labels = embed_and_label(objective.model, source)
         n_clusters = self._n_clusters()
-        sizes = torch.bincount(labels, minlength=n_clusters)
+        sizes = label_counts(labels, n_clusters)
         if bool((sizes == 0).any()):
             # Empty clusters come last, so that the labels in use are consecutive.
             objective.reorder(torch.argsort((sizes == 0).int(), stable=True))

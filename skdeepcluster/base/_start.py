@@ -11,7 +11,7 @@ from skdeepcluster.base._building import PairedViews, Recipe
 from skdeepcluster.base._inference import INFERENCE_BATCH
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.data import NeighborViews
+from skdeepcluster.data import NeighborViews, TensorViews
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
 from skdeepcluster.numerics import (
@@ -259,7 +259,7 @@ def _fit_to(
     return Phase(
         name=name,
         objective=HeadFit(network),
-        views=lambda index, _: (inputs[index], labels[index]),
+        views=TensorViews(inputs, labels),
         n_samples=len(labels),
         batch_size=recipe.batch_size,
         epochs=recipe.epochs(len(labels), recipe.batch_size),

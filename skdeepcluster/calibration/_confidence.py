@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from skdeepcluster.data import TensorViews
 from skdeepcluster.networks import full_precision
 from skdeepcluster.numerics import aligned_linear, full_digits
 from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
@@ -153,7 +154,7 @@ def fit_confidence(
         Phase(
             name="calibration",
             objective=VoteObjective(head),
-            views=lambda index, _: (votes[index], *(view[index] for view in views)),
+            views=TensorViews(votes, *views),
             n_samples=n,
             batch_size=min(BATCH_SIZE, n),
             epochs=n_epochs(n),

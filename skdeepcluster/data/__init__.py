@@ -24,6 +24,7 @@ from skdeepcluster.data._views import (
     EmbeddedViews,
     IndexedViews,
     NeighborViews,
+    TensorViews,
     unchanged,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "SelectedSource",
     "Source",
     "StrongImageViews",
+    "TensorViews",
     "channels_last",
     "check_targets",
     "contrastive_views",

@@ -155,7 +155,8 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
 
     # From here on one buffer of image size is updated in place: fresh memory is the larger cost.
     turned = hue.add_(per_image(factor) + 1.5).frac_()  # 0.5 is red
-    own_hue = torch.tensor([1 / 2, 5 / 6, 1 / 6], dtype=images.dtype, device=images.device)
+    own_hue = torch.tensor([1 / 2, 5 / 6, 1 / 6], dtype=images.dtype)
+    own_hue = own_hue.to(images.device, non_blocking=True)
     channels = turned - own_hue[:, None, None]
     channels.abs_().sub_(0.5).abs_()  # 0.5 minus the distance on the circle, in turns
     return channels.clamp_(1 / 6, 1 / 3).mul_(6 * chroma).add_(value - 2 * chroma).clamp_(0, 1)

@@ -66,7 +66,7 @@ class ResidentSource:
 
     def rows(self, index: Tensor) -> Tensor:
         """Return rows by number."""
-        return self.data.index_select(0, index.to(self.device))
+        return self.data.index_select(0, index.to(self.device, non_blocking=True))
 
 
 class SelectedSource:

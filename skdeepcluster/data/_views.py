@@ -12,6 +12,26 @@ from skdeepcluster.data._sources import Source
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
+class TensorViews:
+    """Rows of tensors, each the same rows of all; nothing is drawn.
+
+    Parameters
+    ----------
+    *tensors : Tensor of shape (n_samples, ...)
+        All on one device.
+    """
+
+    resident = True
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+
+    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return some rows of each tensor."""
+        index = index.to(self.tensors[0].device, non_blocking=True)
+        return tuple(tensor[index] for tensor in self.tensors)
+
+
 class NeighborViews:
     """A feature vector and a random one of its nearest neighbours.
 
@@ -137,7 +157,7 @@ class IndexedViews:
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the numbers of some samples, where their views are, and the views."""
         views = self.views(index, generator)
-        return index.to(views[0].device), *views
+        return index.to(views[0].device, non_blocking=True), *views
 
 
 class EmbeddedViews:

@@ -1,7 +1,7 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
 from skdeepcluster.numerics._conductance import mean_conductance
-from skdeepcluster.numerics._contingency import contingency_table, numbered_alike
+from skdeepcluster.numerics._contingency import contingency_table, label_counts, numbered_alike
 from skdeepcluster.numerics._draws import OwnDraws, entered_draws
 from skdeepcluster.numerics._kmeans import (
     KMeansResult,
@@ -32,6 +32,7 @@ __all__ = [
     "entered_draws",
     "full_digits",
     "kmeans",
+    "label_counts",
     "lloyd",
     "mean_conductance",
     "merged_partitions",

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics._contingency import label_counts
+
 
 def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> float:
     r"""Return the mean over clusters of the share of a cluster's edges that leave it.
@@ -30,14 +32,14 @@ def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> floa
         In [0, 1], lower is better.
     """
     n, n_neighbors = neighbors.shape
-    others = torch.bincount(labels, minlength=n_clusters)[labels] - 1
+    others = label_counts(labels, n_clusters)[labels] - 1
     n_edges = others.clamp(1, n_neighbors)
     is_edge = torch.arange(n_neighbors, device=labels.device) < n_edges[:, None]
-    edges = n_edges + torch.bincount(neighbors[is_edge], minlength=n)
+    edges = n_edges + label_counts(neighbors[is_edge], n)
     volumes = torch.zeros(n_clusters, dtype=torch.double, device=labels.device)
     volumes.index_add_(0, labels, edges.double())
     own, theirs = labels[:, None].expand(n, n_neighbors), labels[neighbors]
     cut = is_edge & (own != theirs)
-    leaving = torch.bincount(torch.cat([own[cut], theirs[cut]]), minlength=n_clusters)
+    leaving = label_counts(torch.cat([own[cut], theirs[cut]]), n_clusters)
     smaller = torch.minimum(volumes, volumes.sum() - volumes).clamp(min=1)
     return float((leaving / smaller)[volumes > 0].mean())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics._contingency import label_counts
 from skdeepcluster.numerics._settings import full_digits
 
 # Distances are formed in blocks of at most this many entries (4 MiB of float32): they stay near
@@ -138,7 +139,7 @@ def cluster_means(X: Tensor, labels: Tensor, n_clusters: int) -> tuple[Tensor, T
     """Return the mean (zero where there is none) and the number of samples of each cluster."""
     # index_add_ adds in random order on accelerators; a product does not.
     sum_rows = _sums_by_index if X.device.type == "cpu" else _sums_by_product
-    counts = torch.bincount(labels, minlength=n_clusters)
+    counts = label_counts(labels, n_clusters)
     means = sum_rows(X, labels, n_clusters) / counts.clamp(min=1)[:, None]
     return means.to(X.dtype), counts
 

@@ -1,8 +1,8 @@
 """Several partitions of the same data, and the best separated of them."""
 
-import torch
 from torch import Tensor
 
+from skdeepcluster.numerics._contingency import label_counts
 from skdeepcluster.numerics._kmeans import KMeansResult
 from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
 from skdeepcluster.numerics._silhouette import centroid_silhouette
@@ -35,7 +35,7 @@ def merged_partitions(
     """
     n_mini = len(mini.centers)
     labels = mini.labels.cpu()
-    sizes = torch.bincount(labels, minlength=n_mini)
+    sizes = label_counts(labels, n_mini)
     affinities = {"centers": cosine_affinity(mini.centers, sizes.to(mini.centers.device))}
     if neighbors is not None:
         affinities["neighbors"] = neighbor_affinity(neighbors.cpu(), labels, n_mini)

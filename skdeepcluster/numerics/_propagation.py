@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from skdeepcluster.numerics._contingency import label_counts
+
 MAX_ROUNDS = 10
 # A sample's own label outvotes a single neighbour, but not two that agree.
 OWN_VOTE = 1.5
@@ -28,13 +30,13 @@ def propagate_labels(labels: Tensor, neighbors: Tensor, n_clusters: int) -> Tens
     Tensor of shape (n_samples,), int64
         A new partition; clusters that had samples still have some.
     """
-    used = torch.bincount(labels, minlength=n_clusters) > 0
+    used = label_counts(labels, n_clusters) > 0
     for _ in range(MAX_ROUNDS):
         votes = OWN_VOTE * one_hot(labels, n_clusters).float()
         ballots = labels[neighbors]
         votes.scatter_add_(1, ballots, torch.ones_like(ballots, dtype=votes.dtype))
         elected = votes.argmax(dim=1)
-        emptied = used & (torch.bincount(elected, minlength=n_clusters) == 0)
+        emptied = used & (label_counts(elected, n_clusters) == 0)
         if torch.equal(elected, labels) or bool(emptied.any()):
             break
         labels = elected

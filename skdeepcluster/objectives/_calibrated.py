@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import ClusterModel, PrototypePerceptron, full_precision
-from skdeepcluster.numerics import cluster_means
+from skdeepcluster.numerics import cluster_means, label_counts
 from skdeepcluster.objectives._mini import pseudo_labels, self_training_loss
 from skdeepcluster.objectives._regions import Regions
 
@@ -218,7 +218,7 @@ class CalibratedObjective(nn.Module):
         self.clustering_head.start_from(embedding, labels, generator)
         if self.proportional:
             # One sample more for each, so that no share is zero.
-            counts = torch.bincount(labels, minlength=len(self.prior)) + 1.0
+            counts = label_counts(labels, len(self.prior)) + 1.0
             self.prior.copy_(counts / counts.sum())
 
     @torch.no_grad()

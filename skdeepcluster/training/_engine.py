@@ -40,6 +40,7 @@ def get_fabric(device: torch.device, precision: str, processes: Processes = ONE_
 def _make_fabric(device: torch.device, precision: str, processes: Processes) -> Fabric:
     # Imported here: it takes seconds, and whoever only predicts never needs it.
     from lightning_fabric import Fabric
+    from lightning_fabric.accelerators.cuda import CUDAAccelerator
     from lightning_fabric.plugins import MixedPrecision
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -51,6 +52,15 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
 
         def convert_input(self, data: Any) -> Any:
             return data
+
+    class NamedDevice(CUDAAccelerator):
+        """A device of CUDA that every tensor names; the current one, which is everybody's, stays.
+
+        Nor is there any advice on torch's global precision, which k-means would suffer from.
+        """
+
+        def setup_device(self, device: torch.device) -> None:
+            pass
 
     class Unwrapped(DDPStrategy):
         """The processes of DistributedDataParallel, with the exchange left to the loop."""
@@ -65,7 +75,9 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
     if processes.count == 1:
         # Not what Fabric would find: in a job of SLURM it takes every process for one of several.
         how["plugins"].append(LightningEnvironment())
-        return Fabric(devices=[device.index] if device.type == "cuda" else 1, **how)
+        if device.type == "cuda":
+            return Fabric(**how | {"devices": [device.index], "accelerator": NamedDevice()})
+        return Fabric(devices=1, **how)
     launchers = {"torchrun": TorchElasticEnvironment, "slurm": SLURMEnvironment}
     how["plugins"].append(launchers[processes.launcher]())
     fabric = Fabric(

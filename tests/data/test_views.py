@@ -11,6 +11,7 @@ from skdeepcluster.data import (
     NeighborViews,
     RandomImageViews,
     ResidentSource,
+    TensorViews,
     unchanged,
 )
 from skdeepcluster.numerics import nearest_neighbors
@@ -140,3 +141,11 @@ def test_preparation_leaves_no_gradient():
     first, second = views(torch.arange(5), seeded())
     assert not first.requires_grad
     assert not second.requires_grad
+
+
+def test_tensor_views_are_the_same_rows_of_all():
+    views = TensorViews(torch.arange(5), torch.eye(5))
+    numbers, rows = views(torch.tensor([3, 1]), torch.Generator())
+    assert numbers.tolist() == [3, 1]
+    assert torch.equal(rows, torch.eye(5)[[3, 1]])
+    assert views.resident

@@ -1,4 +1,4 @@
-"""Contingency tables against scikit-learn."""
+"""Counts of labels, and contingency tables against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 
-from skdeepcluster.numerics import contingency_table, numbered_alike
+from skdeepcluster.numerics import contingency_table, label_counts, numbered_alike
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(0, 50), n_labels=st.integers(1, 9), seed=st.integers(0, 99))
+def test_labels_are_counted(n, n_labels, seed):
+    labels = torch.randint(n_labels, (n,), generator=torch.Generator().manual_seed(seed))
+    counts = label_counts(labels, n_labels)
+    np.testing.assert_array_equal(counts, np.bincount(labels, minlength=n_labels))
+    assert counts.dtype == torch.int64
 
 
 @settings(max_examples=40, deadline=None)
