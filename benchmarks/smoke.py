@@ -1,0 +1,103 @@
+"""Whether everything runs on the device of this machine: every estimator, on features and images.
+
+    python benchmarks/smoke.py [--only MiniClustering ...] [--output FILE]
+
+Each is fitted, used, fitted again, pickled, moved to the CPU, saved and loaded. Prints, and appends
+to ``--output``, one JSON record for each: whether all that went well, whether the second fit gave
+the same bits, how far the answers on the CPU agree (labels: the share that is the same; embeddings:
+the largest difference), and seconds. Meant for the first minute on an accelerator.
+"""
+
+import argparse
+import json
+import pickle
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from features import environment
+from sklearn.datasets import load_digits
+from throughput import CLUSTERING, PRETRAINING
+
+import skdeepcluster
+from skdeepcluster.pretraining import SimCLR
+
+METHODS: dict[str, Any] = {**CLUSTERING, **PRETRAINING}
+ONE_STAGE = ("StableClusterDiscrimination", "ProximityDeepClustering")
+BRIEF = {"max_epochs": 2, "batch_size": 32}
+
+
+def make(name: str, images: bool) -> Any:
+    """Return an estimator; one for images that is done after seconds."""
+    parameters: dict[str, Any] = {"random_state": 0}
+    if name in CLUSTERING:
+        parameters["n_clusters"] = 4
+    if images:
+        parameters |= {"backbone": "test_resnet", **BRIEF}
+    if images and name in CLUSTERING and name not in ONE_STAGE:
+        parameters["pretraining"] = SimCLR(**BRIEF)
+    return METHODS[name](**parameters)
+
+
+def use(model: Any, X: np.ndarray) -> np.ndarray:
+    """Return labels, or the embedding of a pretraining."""
+    if not hasattr(model, "predict"):
+        return np.asarray(model.transform(X))
+    model.predict_proba(X)
+    model.predict_top(X, k=2)
+    if hasattr(model, "sample"):
+        model.sample(4)
+    return np.asarray(model.predict(X))
+
+
+def live(name: str, X: np.ndarray) -> dict[str, Any]:
+    """Lead an estimator through its life, and return what to tell of it."""
+    images = X.ndim == 4
+    model = make(name, images).fit(X)
+    answer = use(model, X)
+    again = use(make(name, images).fit(X), X)
+    on_cpu = use(pickle.loads(pickle.dumps(model)).set_params(device="cpu"), X)
+    with tempfile.TemporaryDirectory() as folder:
+        skdeepcluster.save(model, Path(folder) / "model")
+        skdeepcluster.load(Path(folder) / "model").transform(X)
+    labels = name in CLUSTERING
+    if labels and not np.array_equal(answer, model.labels_):
+        raise AssertionError("predict differs from labels_")
+    agreement = (answer == on_cpu).mean() if labels else np.abs(answer - on_cpu).max()
+    return {
+        "device": str(model.device_),
+        "same bits again": bool(np.array_equal(answer, again)),
+        "on the CPU": float(agreement),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[*METHODS], choices=METHODS)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+
+    warnings.simplefilter("ignore")
+    features = load_digits().data[:600]
+    images = np.random.default_rng(0).integers(0, 256, (96, 3, 32, 32), dtype=np.uint8)
+    for name in arguments.only:
+        for kind, X in (("features", features), ("images", images)):
+            record: dict[str, Any] = {"estimator": name, "kind": kind}
+            started = time.perf_counter()
+            try:
+                record |= {"ok": True, **live(name, X)}
+            except Exception:  # whatever it is, the others have their turn
+                record |= {"ok": False, "error": traceback.format_exc().splitlines()[-8:]}
+            record["seconds"] = round(time.perf_counter() - started, 1)
+            print(record, flush=True)
+            if arguments.output:
+                with arguments.output.open("a") as file:
+                    file.write(json.dumps({**record, **environment()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
