@@ -36,8 +36,8 @@ def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> floa
     n_edges = others.clamp(1, n_neighbors)
     is_edge = torch.arange(n_neighbors, device=labels.device) < n_edges[:, None]
     edges = n_edges + label_counts(neighbors[is_edge], n)
-    volumes = torch.zeros(n_clusters, dtype=torch.double, device=labels.device)
-    volumes.index_add_(0, labels, edges.double())
+    volumes = torch.zeros(n_clusters, dtype=torch.int64, device=labels.device)
+    volumes.index_add_(0, labels, edges)
     own, theirs = labels[:, None].expand(n, n_neighbors), labels[neighbors]
     cut = is_edge & (own != theirs)
     leaving = label_counts(torch.cat([own[cut], theirs[cut]]), n_clusters)
