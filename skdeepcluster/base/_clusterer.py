@@ -37,7 +37,7 @@ from skdeepcluster.base._validation import (
     unnamed,
     validate_parameters,
 )
-from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs
+from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs, overruled
 from skdeepcluster.data import SelectedSource, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
@@ -304,7 +304,10 @@ class DeepClusterer(PredictingEstimator):
         n_clusters = self._n_clusters()
         # An encoder that was taught a partition would bear it out, be it right or wrong.
         witnesses = views[:1] if self._model.embedding.taught else views
-        votes = trainer.agreed(vote(witnesses, labels, n_clusters, generator))
+        votes = vote(witnesses, labels, n_clusters, generator)
+        if not self._takes_images():
+            votes = overruled(votes, views[0], labels, n_clusters, generator)
+        votes = trainer.agreed(votes)
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
 

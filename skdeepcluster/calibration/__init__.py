@@ -8,7 +8,7 @@ from skdeepcluster.calibration._confidence import (
     n_epochs,
     vote_loss,
 )
-from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
+from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes, overruled
 
 __all__ = [
     "MOST_ROWS",
@@ -18,6 +18,7 @@ __all__ = [
     "confident_in",
     "fit_confidence",
     "n_epochs",
+    "overruled",
     "vote_loss",
 ]
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
-from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes
+from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes, overruled
 from skdeepcluster.data import check_targets, unpack
 from skdeepcluster.numerics import full_digits
 from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads, undisturbed
@@ -223,6 +223,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
             votes = collect_votes(
                 prepared, columns[rows], n_classes, self.n_voters, generator, project=True
             )
+            votes = overruled(votes, prepared, columns[rows], n_classes, generator)
             return fit_confidence([prepared], votes, n_classes, trainer, SilentHook())
 
     def __sklearn_is_fitted__(self) -> bool:

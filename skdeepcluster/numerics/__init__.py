@@ -1,6 +1,6 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
-from skdeepcluster.numerics._conductance import mean_conductance
+from skdeepcluster.numerics._conductance import conductances, mean_conductance
 from skdeepcluster.numerics._contingency import contingency_table, label_counts, numbered_alike
 from skdeepcluster.numerics._draws import OwnDraws, entered_draws
 from skdeepcluster.numerics._kmeans import (
@@ -27,6 +27,7 @@ __all__ = [
     "best_separated",
     "centroid_silhouette",
     "cluster_means",
+    "conductances",
     "contingency_table",
     "cosine_affinity",
     "entered_draws",

@@ -6,21 +6,21 @@ from torch import Tensor
 from skdeepcluster.numerics._contingency import label_counts
 
 
-def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> float:
-    r"""Return the mean over clusters of the share of a cluster's edges that leave it.
+def conductances(labels: Tensor, neighbors: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
+    r"""Return for each cluster the share of its edges that leave it.
 
-    .. math:: \frac{1}{K} \sum_k \frac{\operatorname{cut}_k}{\min(\operatorname{vol}_k,
+    .. math:: \frac{\operatorname{cut}_k}{\min(\operatorname{vol}_k,
         \operatorname{vol} - \operatorname{vol}_k)}
 
     An edge joins a sample and one of its nearest neighbours, as many of them as there are other
     samples in its cluster: a small cluster has no more to stay with. The volume of a cluster is the
-    sum of its samples' edges, those of others to them included. Each cluster counts the same,
-    however small; of one that holds most samples counts what divides the others from it.
+    sum of its samples' edges, those of others to them included. Of one that holds most samples
+    counts what divides the others from it.
 
     Parameters
     ----------
     labels : Tensor of shape (n_samples,), int64
-        The partition; clusters without a sample are left out.
+        The partition.
     neighbors : Tensor of shape (n_samples, n_neighbors), int64
         Nearest neighbours of each sample.
     n_clusters : int
@@ -28,8 +28,10 @@ def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> floa
 
     Returns
     -------
-    float
+    conductances : Tensor of shape (n_clusters,)
         In [0, 1], lower is better.
+    used : bool Tensor of shape (n_clusters,)
+        Which clusters have a sample.
     """
     n, n_neighbors = neighbors.shape
     others = label_counts(labels, n_clusters)[labels] - 1
@@ -42,4 +44,10 @@ def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> floa
     cut = is_edge & (own != theirs)
     leaving = label_counts(torch.cat([own[cut], theirs[cut]]), n_clusters)
     smaller = torch.minimum(volumes, volumes.sum() - volumes).clamp(min=1)
-    return float((leaving / smaller)[volumes > 0].mean())
+    return leaving / smaller, volumes > 0
+
+
+def mean_conductance(labels: Tensor, neighbors: Tensor, n_clusters: int) -> float:
+    """Return the mean of the :func:`conductances`; each cluster counts the same, however small."""
+    shares, used = conductances(labels, neighbors, n_clusters)
+    return float(shares[used].mean())
