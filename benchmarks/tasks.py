@@ -33,7 +33,11 @@ from sklearn.preprocessing import scale
 
 from skdeepcluster import MiniClustering
 from skdeepcluster.datasets import make_long_tailed
-from skdeepcluster.metrics import area_under_risk_coverage, expected_calibration_error
+from skdeepcluster.metrics import (
+    area_under_risk_coverage,
+    clustering_accuracy,
+    expected_calibration_error,
+)
 
 FIRST_SEED = 20_000
 LEAST_ROWS_OF_A_CLASS = 3
@@ -341,7 +345,7 @@ def tasks(
 
 
 def evaluate(task: Task, estimator: Any) -> dict[str, float]:
-    """Fit once and return ARI and seconds; ECE and AURC, too, where there are probabilities."""
+    """Fit once and return scores and seconds; those of confidences where there are any."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lost clusters show in the scores
         started = time.perf_counter()
@@ -349,11 +353,13 @@ def evaluate(task: Task, estimator: Any) -> dict[str, float]:
         scores = {
             "ARI": float(adjusted_rand_score(task.y, labels)),
             "seconds": time.perf_counter() - started,
+            "accuracy": clustering_accuracy(task.y, labels),
         }
         if hasattr(estimator, "predict_proba"):
             found = estimator.predict_proba(task.X)
             scores["ECE"] = expected_calibration_error(task.y, found)
             scores["AURC"] = area_under_risk_coverage(task.y, found)
+            scores["confidence"] = float(found.max(axis=1).mean())
     return scores
 
 
