@@ -309,7 +309,7 @@ class DeepClusterer(PredictingEstimator):
             votes = overruled(votes, views[0], labels, n_clusters, generator)
         votes = trainer.agreed(votes)
         with report.phase("calibration", n_epochs(len(rows))) as hook:
-            self._confidence = fit_confidence(views, votes, n_clusters, trainer, hook)
+            self._confidence = fit_confidence(views, votes, labels, n_clusters, trainer, hook)
 
     def _teaches(self) -> bool:
         """Whether the encoder is ours to train: not if it was given as it is to be used."""

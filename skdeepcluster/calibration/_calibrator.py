@@ -220,11 +220,12 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         rows = torch.randperm(len(features), generator=generator)[:MOST_ROWS]
         prepared, n_classes = self._prepare(features[rows.numpy()]), len(self.classes_)
         with intra_op_threads(1):  # as in the clusterers: the products are small
+            labels = columns[rows]
             votes = collect_votes(
-                prepared, columns[rows], n_classes, self.n_voters, generator, project=True
+                prepared, labels, n_classes, self.n_voters, generator, project=True
             )
-            votes = overruled(votes, prepared, columns[rows], n_classes, generator)
-            return fit_confidence([prepared], votes, n_classes, trainer, SilentHook())
+            votes = overruled(votes, prepared, labels, n_classes, generator)
+            return fit_confidence([prepared], votes, labels, n_classes, trainer, SilentHook())
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_head")

@@ -11,11 +11,13 @@ from torch.nn.functional import log_softmax
 
 from skdeepcluster.data import TensorViews
 from skdeepcluster.networks import full_precision
-from skdeepcluster.numerics import aligned_linear, full_digits
+from skdeepcluster.numerics import aligned_linear, cluster_means, full_digits
 from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
 
 # A row has about this length, so that one learning rate suits all data.
 ROW_LENGTH = 8.0
+# Samples that all lie at their means would start with infinite weights.
+LEAST_SPREAD = 1e-3 * ROW_LENGTH**2
 LEARNING_RATE = 5e-2
 BATCH_SIZE = 512
 STEPS = 100
@@ -45,6 +47,35 @@ class ConfidenceHead(nn.Module):
         # Not nn.Linear, whose random start would be drawn from torch's global generator.
         self.weight = nn.Parameter(torch.zeros(n_clusters, width))
         self.bias = nn.Parameter(torch.zeros(n_clusters))
+
+    @torch.no_grad()
+    def start_from(self, views: Sequence[Tensor], labels: Tensor) -> None:
+        r"""Set weights and biases so that they tell clusters apart by their means.
+
+        .. math:: \log \frac{n_k}{n} - \frac{1}{2V} \sum_v \frac{|x_v - \mu_{vk}|^2}{s_v^2}
+
+        are the logits up to a constant, with :math:`s_v^2` the mean squared distance of a sample to
+        its cluster's mean. From zero, many clusters in few dimensions would take thousands of steps.
+
+        Parameters
+        ----------
+        views : sequence of Tensor of shape (n_samples, n_features)
+            Descriptions of the samples.
+        labels : Tensor of shape (n_samples,), int64
+            Their clusters.
+        """
+        n_clusters = len(self.bias)
+        weights = []
+        for scale, view in zip(self.scales, views, strict=True):
+            scaled = scale * view.float()
+            means, counts = cluster_means(scaled, labels, n_clusters)
+            spread = (scaled - means[labels]).square().sum(dim=1).mean()
+            sharpness = 1 / (len(views) * spread.clamp(min=LEAST_SPREAD))
+            weights.append(sharpness * means)
+            self.bias -= sharpness * means.square().sum(dim=1) / 2
+        self.weight.copy_(torch.cat(weights, dim=1))
+        # A cluster without samples is not expected.
+        self.bias += (counts.clamp(min=0.5) / len(labels)).log()
 
     @classmethod
     def from_tensors(cls, scales: Tensor, weight: Tensor, bias: Tensor) -> Self:
@@ -131,7 +162,12 @@ def n_epochs(n_samples: int) -> int:
 
 @full_digits()
 def fit_confidence(
-    views: Sequence[Tensor], votes: Tensor, n_clusters: int, trainer: Trainer, hook: EpochHook
+    views: Sequence[Tensor],
+    votes: Tensor,
+    labels: Tensor,
+    n_clusters: int,
+    trainer: Trainer,
+    hook: EpochHook,
 ) -> ConfidenceHead:
     """Return a head fitted to votes.
 
@@ -141,14 +177,17 @@ def fit_confidence(
         Descriptions of the samples.
     votes : Tensor of shape (n_samples, n_voters), int64
         See :func:`~skdeepcluster.calibration.collect_votes`.
+    labels : Tensor of shape (n_samples,), int64
+        What was voted about.
     n_clusters : int
-        Votes are below it.
+        Votes and labels are below it.
     trainer : Trainer
         Runs a phase named "calibration".
     hook : EpochHook
         Told about every epoch.
     """
     head = ConfidenceHead(views, n_clusters)
+    head.start_from(views, labels)
     n = len(votes)
     trainer.run(
         Phase(

@@ -32,12 +32,13 @@ KMEANS_ITERATIONS = 20
 MINI_RATIO = 4
 MINI_ITERATIONS = 5
 # So many neighbours, among so many samples at most, tell whether a cluster stands apart and holds
-# together. The conductances at which it half does were chosen on families of tasks and judged on
-# others; the second only has to tell the thinnest ring from no link at all.
+# together. The conductance at which it does not was chosen on families of tasks and judged on
+# others; that of a torn cluster only has to tell the thinnest ring from no link at all.
 APART_EDGES = 15
 APART_ROWS = 2**12
 APART_CONDUCTANCE = 0.05
 TORN_CONDUCTANCE = 0.005
+TORN_RATIO = 3
 
 
 def collect_votes(
@@ -93,10 +94,11 @@ def overruled(
     voters
 
     .. math:: \exp\left(-(\phi_k / \phi_0)^2\right)
-        \left(1 - \exp\left(-(\psi_k / \psi_0)^2\right)\right)
+        \left(1 - \exp\left(-(\psi_k / (\psi_0 + 3 \phi_k))^2\right)\right)
 
     are overruled, with the conductance :math:`\phi_k` of the cluster in a graph of neighbours and
-    the lowest :math:`\psi_k` at which a voter divides it: zero where two clusters were made one.
+    the lowest :math:`\psi_k` at which a voter divides it: zero where two clusters were made one,
+    about :math:`\phi_k` where a ring was cut somewhere.
 
     Parameters
     ----------
@@ -122,8 +124,9 @@ def overruled(
     torn = torch.ones_like(apart)
     for vote in votes[:APART_ROWS].T:
         torn = torch.minimum(torn, _division(vote == seen, seen, graph, n_clusters))
-    share = torch.exp(-(apart / APART_CONDUCTANCE).square())
-    share = used * share * (1 - torch.exp(-(torn / TORN_CONDUCTANCE).square()))
+    least = TORN_CONDUCTANCE + TORN_RATIO * apart
+    is_one = 1 - torch.exp(-(torn / least).square())
+    share = used * is_one * torch.exp(-(apart / APART_CONDUCTANCE).square())
     n_voters = votes.shape[1]
     numbers = torch.randperm(n_voters, generator=generator).to(votes.device)
     first = numbers < (n_voters * share).round()[labels, None]
