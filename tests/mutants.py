@@ -599,6 +599,10 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("shares = shares + surplus", "shares = shares + 0 * surplus"),
             ("limit = (1 - LEAST_ADVANCE) * confidence", "limit = confidence"),
             ("ROW_LENGTH / torch.where(lengths > 0, lengths, ROW_LENGTH)", "lengths**0"),
+            ("head.start_from(views, labels)", "pass"),
+            ("spread.clamp(min=LEAST_SPREAD)", "spread"),
+            ("self.bias += (counts.clamp(min=0.5) / len(labels)).log()", "pass"),
+            ("1 / (len(views) * spread", "1 / (spread"),
         ],
     ),
     (
@@ -613,6 +617,11 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("max(min(n // 2, most)", "max(min(n, most)"),
             ("KMeansResult(mini.centers - X.mean(dim=0)", "KMeansResult(mini.centers"),
             ('if mini is None or name == "kmeans":', "if True:"),
+            ("TORN_CONDUCTANCE + TORN_RATIO * apart", "TORN_CONDUCTANCE"),
+            ("used * is_one * torch.exp", "is_one * torch.exp"),
+            ("used * is_one * torch.exp", "used * torch.exp"),
+            ("* torch.exp(-(apart / APART_CONDUCTANCE).square())", ""),
+            ("torch.where(divided, shares.view(-1, 2).amax(dim=1), 1.0)", "shares[::2]"),
         ],
     ),
     (

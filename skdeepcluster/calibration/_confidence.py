@@ -18,6 +18,9 @@ from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
 ROW_LENGTH = 8.0
 # Samples that all lie at their means would start with infinite weights.
 LEAST_SPREAD = 1e-3 * ROW_LENGTH**2
+# How sure it may start, tried on so many samples at most.
+SHARPNESSES = (0.0, *(2.0**power for power in range(-10, 2)))
+START_ROWS = 2**11
 LEARNING_RATE = 5e-2
 BATCH_SIZE = 512
 STEPS = 100
@@ -49,33 +52,43 @@ class ConfidenceHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_clusters))
 
     @torch.no_grad()
-    def start_from(self, views: Sequence[Tensor], labels: Tensor) -> None:
+    def start_from(self, views: Sequence[Tensor], labels: Tensor, votes: Tensor) -> None:
         r"""Set weights and biases so that they tell clusters apart by their means.
 
-        .. math:: \log \frac{n_k}{n} - \frac{1}{2V} \sum_v \frac{|x_v - \mu_{vk}|^2}{s_v^2}
+        .. math:: \log \frac{n_k}{n} - \frac{\beta}{2V} \sum_v \frac{|x_v - \mu_{vk}|^2}{s_v^2}
 
         are the logits up to a constant, with :math:`s_v^2` the mean squared distance of a sample to
-        its cluster's mean. From zero, many clusters in few dimensions would take thousands of steps.
+        its cluster's mean and the :math:`\beta` of :data:`SHARPNESSES` that the votes bear out
+        best. From zero, many clusters in few dimensions would take thousands of steps.
 
         Parameters
         ----------
         views : sequence of Tensor of shape (n_samples, n_features)
-            Descriptions of the samples.
+            Descriptions of the samples, in random order.
         labels : Tensor of shape (n_samples,), int64
             Their clusters.
+        votes : Tensor of shape (n_samples, n_voters), int64
         """
         n_clusters = len(self.bias)
-        weights = []
+        weights, biases = [], []
         for scale, view in zip(self.scales, views, strict=True):
             scaled = scale * view.float()
             means, counts = cluster_means(scaled, labels, n_clusters)
             spread = (scaled - means[labels]).square().sum(dim=1).mean()
-            sharpness = 1 / (len(views) * spread.clamp(min=LEAST_SPREAD))
-            weights.append(sharpness * means)
-            self.bias -= sharpness * means.square().sum(dim=1) / 2
-        self.weight.copy_(torch.cat(weights, dim=1))
+            means_by_spread = means / (len(views) * spread.clamp(min=LEAST_SPREAD))
+            weights.append(means_by_spread)
+            biases.append(-(means_by_spread * means).sum(dim=1) / 2)
+        weight, bias = torch.cat(weights, dim=1), torch.stack(biases).sum(dim=0)
         # A cluster without samples is not expected.
-        self.bias += (counts.clamp(min=0.5) / len(labels)).log()
+        prior = (counts.clamp(min=0.5) / len(labels)).log()
+        rows = slice(START_ROWS)
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+        lead = self(*(view[rows] for view in views))
+        losses = [vote_loss(prior + beta * lead, votes[rows]) for beta in SHARPNESSES]
+        beta = torch.tensor(SHARPNESSES, device=lead.device)[torch.stack(losses).argmin()]
+        self.weight.copy_(beta * weight)
+        self.bias.copy_(prior + beta * bias)
 
     @classmethod
     def from_tensors(cls, scales: Tensor, weight: Tensor, bias: Tensor) -> Self:
@@ -187,7 +200,7 @@ def fit_confidence(
         Told about every epoch.
     """
     head = ConfidenceHead(views, n_clusters)
-    head.start_from(views, labels)
+    head.start_from(views, labels, votes)
     n = len(votes)
     trainer.run(
         Phase(

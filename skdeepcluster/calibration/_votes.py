@@ -90,15 +90,15 @@ def overruled(
     r"""Return votes of which some, where a cluster is one and stands apart, become its own label.
 
     K-means and means of mini-clusters do not see every shape. A cluster that hardly a neighbour
-    leaves, and that no voter divides without parting neighbours, needs no such witness. Of its
-    voters
+    leaves, and that no voter divides without parting neighbours, needs no such witness. A share
 
     .. math:: \exp\left(-(\phi_k / \phi_0)^2\right)
         \left(1 - \exp\left(-(\psi_k / (\psi_0 + 3 \phi_k))^2\right)\right)
 
-    are overruled, with the conductance :math:`\phi_k` of the cluster in a graph of neighbours and
-    the lowest :math:`\psi_k` at which a voter divides it: zero where two clusters were made one,
-    about :math:`\phi_k` where a ring was cut somewhere.
+    of its voters is overruled, with the conductance :math:`\phi_k` of the cluster in a graph of
+    neighbours and the lowest :math:`\psi_k` at which a voter divides it, in the part of the graph
+    that it takes up: zero where two clusters were made one, about :math:`\phi_k` where a ring was
+    cut somewhere.
 
     Parameters
     ----------
@@ -121,6 +121,9 @@ def overruled(
     seen = labels[:APART_ROWS]
     _, graph = nearest_neighbors(X[:APART_ROWS], APART_EDGES)
     apart, used = conductances(seen, graph, n_clusters)
+    # Neighbours outside of the cluster, replaced by the sample itself, say nothing on its unity.
+    at_home = seen[graph] == seen[:, None]
+    graph = torch.where(at_home, graph, torch.arange(len(graph), device=graph.device)[:, None])
     torn = torch.ones_like(apart)
     for vote in votes[:APART_ROWS].T:
         torn = torch.minimum(torn, _division(vote == seen, seen, graph, n_clusters))

@@ -29,7 +29,7 @@ def conductances(labels: Tensor, neighbors: Tensor, n_clusters: int) -> tuple[Te
     Returns
     -------
     conductances : Tensor of shape (n_clusters,)
-        In [0, 1], lower is better.
+        In [0, 1], lower is better; 0 where there is no sample.
     used : bool Tensor of shape (n_clusters,)
         Which clusters have a sample.
     """

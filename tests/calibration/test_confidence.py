@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from skdeepcluster.calibration import (
     ConfidenceHead,
+    _confidence,
     confident_in,
     fit_confidence,
     n_epochs,
@@ -117,6 +118,77 @@ def test_scales_survive_a_state_and_weights_start_at_zero():
     assert not head.bias.any()
 
 
+# Where it starts -----------------------------------------------------------------------------
+
+
+def sure_votes(labels):
+    return labels[:, None].expand(-1, 4)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25, 1.0])
+def test_the_start_is_the_softmax_of_distances_to_means(beta, monkeypatch):
+    monkeypatch.setattr(_confidence, "SHARPNESSES", (beta,))
+    views = [rows(50, 3), 7 * rows(50, 2, seed=1) + 5]
+    labels = torch.tensor([0] * 24 + [1] + [2] * 25)
+    head = ConfidenceHead(views, 3)
+    head.start_from(views, labels, sure_votes(labels))
+    expected = np.log(np.bincount(labels) / 50) * np.ones((50, 1))
+    for view in views:
+        x = 8 * view.numpy() / np.sqrt((view.numpy() ** 2).sum(axis=1).mean())
+        means = np.stack([x[labels == k].mean(axis=0) for k in range(3)])
+        squared = ((x[:, None] - means) ** 2).sum(axis=2)
+        expected -= beta * squared / squared[np.arange(50), labels].mean() / 4
+    with torch.no_grad():
+        found = head(*views).double().softmax(dim=1)
+    expected = np.exp(expected)
+    np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), rtol=1e-3)
+
+
+def test_the_start_is_as_sure_as_the_votes_bear_out():
+    X = torch.eye(2).repeat_interleave(500, dim=0) + 0.02 * rows(1000, 2)
+    labels = torch.arange(2).repeat_interleave(500)
+    for share in (0.5, 0.75, 0.95, 1.0):
+        # So many of the voters have the label.
+        votes = torch.where(torch.arange(20) < 20 * share, labels[:, None], 1 - labels[:, None])
+        head = ConfidenceHead([X], 2)
+        head.start_from([X], labels, votes)
+        p = head(X).softmax(dim=1).gather(1, labels[:, None])
+        assert p.mean().item() == pytest.approx(share, abs=0.12)
+
+
+def test_clusters_without_samples_are_not_expected():
+    X = rows(200, 3)
+    labels = (X[:, 0] > 0).long()
+    head = ConfidenceHead([X], 4)
+    head.start_from([X], labels, sure_votes(labels))
+    p = head(X).softmax(dim=1)
+    assert torch.isfinite(p).all()
+    assert p[:, 2:].max() < 0.02
+    assert (p.argmax(dim=1) == labels).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 5])
+def test_samples_at_their_means_start_with_finite_weights(n_clusters):
+    X = torch.eye(n_clusters).repeat(10, 1)
+    labels = torch.arange(n_clusters).repeat(10)
+    head = ConfidenceHead([X], n_clusters)
+    head.start_from([X], labels, sure_votes(labels))
+    p = head(X).softmax(dim=1)
+    torch.testing.assert_close(p, X, atol=1e-6, rtol=0)
+    assert head.weight.abs().max() < 1000
+
+
+def test_many_clusters_in_few_dimensions_are_learned():
+    # On a grid a linear head has to learn weights as far apart as the corners.
+    place = torch.cartesian_prod(torch.arange(6.0), torch.arange(6.0)).repeat(20, 1)
+    X = place + 0.1 * rows(720, 2)
+    labels = torch.arange(36).repeat(20)
+    votes = labels[:, None].expand(-1, 16)
+    head = fit_confidence([X - 2.5], votes, labels, 36, trainer(), SilentHook())
+    p = head(X - 2.5).softmax(dim=1)
+    assert p.gather(1, labels[:, None]).mean() > 0.95
+
+
 # Fitting -------------------------------------------------------------------------------------
 
 
@@ -125,41 +197,41 @@ def trainer(seed=0):
 
 
 def noisy_votes(n=600, n_clusters=3, n_voters=16, seed=0):
-    """Return features of separate groups, votes, and the shares from which they were drawn."""
+    """Return features of separate groups, votes, their numbers, and the shares behind the votes."""
     shares = torch.tensor([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.25, 0.25, 0.5]])[:, :n_clusters]
     group = torch.arange(n) % 3
     X = torch.eye(3)[group] + 0.02 * rows(n, 3, seed)
     votes = torch.multinomial(shares[group], n_voters, replacement=True, generator=seeded(seed))
-    return X - X.mean(dim=0), votes, shares[group]
+    return X - X.mean(dim=0), votes, group, shares[group]
 
 
 @pytest.mark.parametrize("n", [90, 600, 3000])
 def test_a_fit_finds_the_shares_of_the_votes(n):
-    X, votes, shares = noisy_votes(n)
+    X, votes, labels, shares = noisy_votes(n)
     runner = trainer()
-    head = fit_confidence([X], votes, 3, runner, SilentHook())
+    head = fit_confidence([X], votes, labels, 3, runner, SilentHook())
     with torch.no_grad():
         logits = head(X)
     least = -(shares * shares.log()).sum(dim=1).mean().item()
     assert vote_loss(logits, votes).item() < least + 0.1
     assert (logits.softmax(dim=1) - shares).abs().mean() < (0.1 if n < 600 else 0.03)
     losses = [record["loss"] for record in runner.history]
-    assert losses[-1] < losses[0] <= np.log(3) + 1e-3  # where it starts
+    assert losses[-1] < losses[0]
     assert [record["phase"] for record in runner.history] == ["calibration"] * n_epochs(n)
 
 
 def test_views_are_used_together():
-    X, votes, shares = noisy_votes()
+    X, votes, labels, shares = noisy_votes()
     views = [X[:, :1], 100 * X[:, 1:]]
-    head = fit_confidence(views, votes, 3, trainer(), SilentHook())
+    head = fit_confidence(views, votes, labels, 3, trainer(), SilentHook())
     with torch.no_grad():
         assert (head(*views).softmax(dim=1) - shares).abs().mean() < 0.03
 
 
 def test_features_that_say_nothing_give_the_overall_shares():
-    _, votes, shares = noisy_votes()
+    _, votes, labels, shares = noisy_votes()
     blank = torch.zeros(600, 4)
-    head = fit_confidence([blank], votes, 3, trainer(), SilentHook())
+    head = fit_confidence([blank], votes, labels, 3, trainer(), SilentHook())
     with torch.no_grad():
         p = head(blank).softmax(dim=1)
     assert (p == p[0]).all()
@@ -167,10 +239,10 @@ def test_features_that_say_nothing_give_the_overall_shares():
 
 
 def test_the_same_seed_gives_the_same_head_and_global_state_is_left_alone():
-    X, votes, _ = noisy_votes(1200)  # more than one batch, so their order counts
+    X, votes, labels, _ = noisy_votes(1200)  # more than one batch, so their order counts
     state = torch.get_rng_state()
     first, same, other = (
-        fit_confidence([X], votes, 3, trainer(seed), SilentHook()) for seed in (0, 0, 1)
+        fit_confidence([X], votes, labels, 3, trainer(seed), SilentHook()) for seed in (0, 0, 1)
     )
     assert torch.equal(first.weight, same.weight)
     assert not torch.equal(first.weight, other.weight)
@@ -188,9 +260,9 @@ def test_the_hook_is_told_of_every_epoch_and_may_stop():
         def end(self, epoch):
             return epoch == 3
 
-    X, votes, _ = noisy_votes()
+    X, votes, labels, _ = noisy_votes()
     hook, runner = Hook(), trainer()
-    fit_confidence([X], votes, 3, runner, hook)
+    fit_confidence([X], votes, labels, 3, runner, hook)
     assert hook.seen == [0, 1, 2, 3]
     assert len(runner.history) == 4
 
@@ -198,7 +270,7 @@ def test_the_hook_is_told_of_every_epoch_and_may_stop():
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 2), (10, 1), (513, 2), (30, 150)])
 def test_a_head_of_any_size_is_fitted(n, k):
     votes = torch.randint(k, (n, 3), generator=seeded())
-    head = fit_confidence([rows(n, 4)], votes, k, trainer(), SilentHook())
+    head = fit_confidence([rows(n, 4)], votes, torch.arange(n) % k, k, trainer(), SilentHook())
     assert head(rows(5, 4)).shape == (5, k)
     assert all(torch.isfinite(p).all() for p in head.parameters())
 

@@ -6,8 +6,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import make_blobs
 
-from skdeepcluster.calibration import _votes, collect_votes
+from skdeepcluster.calibration import _votes, collect_votes, overruled
 from skdeepcluster.calibration._votes import _partition, _project
+from skdeepcluster.numerics import nearest_neighbors
 from tests.helpers import seeded
 
 
@@ -259,3 +260,143 @@ def test_a_voter_sees_half_of_the_samples_within_bounds(n, k, monkeypatch):
     monkeypatch.setattr(_votes, "kmeans", spy)
     collect_votes(rows(n), torch.arange(n) % k, k, 1, seeded(), project=False)
     assert seen == [{(100, 3): 50, (6000, 3): 2048, (6000, 150): 3000}[n, k]]
+
+
+# Overruled -----------------------------------------------------------------------------------
+
+
+def rings(n=600):
+    """A ring around another, in random order, and which is which."""
+    order = torch.randperm(n, generator=seeded(5))
+    angle = 4 * torch.pi * torch.arange(n)[order] / n
+    labels = (torch.arange(n) < n // 2).long()[order]
+    radius = 1.0 + 2 * labels + 0.03 * torch.randn(n, generator=seeded(6))
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), labels
+
+
+def cuts(X, n_voters=8):
+    """Votes that cut at a line through the mean, each in its own direction."""
+    angles = torch.pi * (torch.arange(n_voters) + 0.5) / n_voters
+    directions = torch.stack([angles.cos(), angles.sin()])
+    return ((X - X.mean(dim=0)) @ directions > 0).long()
+
+
+def test_voters_that_cut_clusters_which_stand_apart_are_overruled():
+    X, labels = rings()
+    votes = cuts(X)
+    assert agreement(votes, labels).mean() < 0.6
+    assert torch.equal(overruled(votes, X, labels, 2, seeded()), labels[:, None].expand_as(votes))
+
+
+def test_voters_are_not_overruled_about_halves():
+    X, y = rings()
+    # Halves of both rings stand apart, too, but no better than other halves do.
+    halves, votes = cuts(X, 1)[:, 0], y[:, None].expand(-1, 8)
+    assert torch.equal(overruled(votes, X, halves, 2, seeded()), votes)
+    changed = overruled(cuts(X), X, halves, 2, seeded()) != cuts(X)
+    assert changed.float().mean() < 0.1
+    X, y = blobs(n=600, k=2, seed=2)
+    torn = torch.where((y == 0) & (X[:, 0] > X[y == 0, 0].median()), 2, y)
+    assert torch.equal(overruled(y[:, None], X, torn, 3, seeded())[y == 0], y[y == 0, None])
+
+
+def test_voters_are_not_overruled_about_clusters_that_were_made_one():
+    X, y = blobs(n=600, k=3)
+    fused = y.clamp(max=1)
+    votes = y[:, None].expand(-1, 8).contiguous()
+    assert torch.equal(overruled(votes, X, fused, 3, seeded()), votes)
+    # One voter who sees it is enough, and the third cluster is none of its business.
+    votes = torch.stack([y, *cuts(X[:, :2], 7).T], dim=1)
+    found = overruled(votes, X, fused, 3, seeded())
+    assert torch.equal(found[y > 0], votes[y > 0])
+    assert not found[y == 0].any()
+
+
+def slow_share(X, labels, votes, n_clusters):
+    """The share of the voters that are overruled, edge by edge."""
+    _, graph = nearest_neighbors(X, 15)
+    graph, labels = graph.numpy(), labels.numpy()
+
+    def conductance(members, part_of, home=None):
+        volume = total = leaving = 0
+        for i, row in enumerate(graph):
+            for j in row[: max((part_of == part_of[i]).sum() - 1, 1)]:
+                if home is not None and home[i] != home[j]:
+                    j = i
+                ends = members[i] + members[j]
+                total, volume, leaving = total + 2, volume + ends, leaving + (ends == 1)
+        return leaving / max(min(volume, total - volume), 1)
+
+    shares = []
+    for k in range(n_clusters):
+        phi, psi = conductance((labels == k).astype(int), labels), 1.0
+        for vote in votes.numpy().T:
+            parts = 2 * labels + (vote == labels)
+            both = [(parts == 2 * k + part).astype(int) for part in (0, 1)]
+            if all(part.any() for part in both):
+                psi = min(psi, max(conductance(part, parts, labels) for part in both))
+        one = 1 - np.exp(-((psi / (0.005 + 3 * phi)) ** 2))
+        shares.append(np.exp(-((phi / 0.05) ** 2)) * one)
+    return np.array(shares)
+
+
+def divided(std, n_voters=16):
+    """Samples, their clusters, and votes each of which divides every cluster."""
+    X, labels = blobs(n=120, d=4, k=3, std=std, seed=4)
+    means = torch.stack([X[labels == k].mean(dim=0) for k in range(3)])
+    return X, labels, (labels[:, None] + cuts((X - means[labels])[:, :2], n_voters)) % 3
+
+
+@pytest.mark.parametrize("std", [0.5, 2.0, 2.5, 3.0])
+def test_the_share_that_is_overruled(std):
+    X, labels, votes = divided(std)
+    found = overruled(votes, X, labels, 3, seeded())
+    shares = slow_share(X, labels, votes, 3)
+    for k in range(3):
+        members = labels == k
+        replaced = (found == labels[:, None])[members].all(dim=0)
+        assert replaced.sum() == np.round(16 * shares[k])
+        assert torch.equal(found[members][:, ~replaced], votes[members][:, ~replaced])
+
+
+def test_which_voters_are_overruled_is_drawn_and_the_same_for_all_clusters():
+    X, labels, votes = divided(3.0)
+    first, same, other = (overruled(votes, X, labels, 3, seeded(s)) for s in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    gone = [(first == k)[labels == k].all(dim=0) for k in range(3)]
+    gone.sort(key=lambda voters: int(voters.sum()))
+    assert 0 < gone[0].sum() < gone[1].sum() < gone[2].sum()
+    assert (gone[0] <= gone[1]).all()
+    assert (gone[1] <= gone[2]).all()
+
+
+def test_a_cluster_that_the_graph_does_not_show_keeps_its_votes(monkeypatch):
+    monkeypatch.setattr(_votes, "APART_ROWS", 300)
+    X, y = blobs(n=600, k=3)
+    X, y = X[y.argsort()], y.sort().values  # the last 200 are unseen, half of the second cluster
+    votes = ((y + 1) % 3)[:, None].expand(-1, 4).contiguous()
+    found = overruled(votes, X, y, 3, seeded())
+    assert torch.equal(found[y == 2], votes[y == 2])
+    assert torch.equal(found[y < 2], y[y < 2, None].expand(-1, 4))
+
+
+@pytest.mark.parametrize(
+    ("X", "k"),
+    [
+        (rows(1), 1),
+        (rows(2), 2),
+        (rows(10), 10),
+        (rows(6).repeat(10, 1), 4),
+        (torch.ones(40, 3), 4),
+        (rows(60) * 1e-20, 3),
+    ],
+)
+def test_votes_on_odd_data_are_overruled_or_kept(X, k):
+    labels = torch.arange(len(X)) % k
+    votes = torch.randint(k, (len(X), 4), generator=seeded())
+    before = X.clone(), labels.clone(), votes.clone()
+    found = overruled(votes, X, labels, k, seeded())
+    assert ((found == votes) | (found == labels[:, None])).all()
+    for now, then in zip((X, labels, votes), before, strict=True):
+        assert torch.equal(now, then)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from skdeepcluster.numerics import mean_conductance, nearest_neighbors
+from skdeepcluster.numerics import conductances, mean_conductance, nearest_neighbors
 
 
-def slow_conductance(labels, neighbors, n_clusters):
-    """Edge by edge."""
+def slow_conductances(labels, neighbors, n_clusters):
+    """Edge by edge; NaN where a cluster has no sample."""
     sizes = np.bincount(labels, minlength=n_clusters)
     volumes, leaving = np.zeros(n_clusters), np.zeros(n_clusters)
     for i, row in enumerate(neighbors):
@@ -17,11 +17,10 @@ def slow_conductance(labels, neighbors, n_clusters):
                 volumes[labels[end]] += 1
                 leaving[labels[end]] += labels[i] != labels[j]
     shares = [
-        leaving[k] / max(min(volumes[k], volumes.sum() - volumes[k]), 1)
+        leaving[k] / max(min(volumes[k], volumes.sum() - volumes[k]), 1) if volumes[k] else np.nan
         for k in range(n_clusters)
-        if volumes[k]
     ]
-    return np.mean(shares)
+    return np.array(shares)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -31,8 +30,13 @@ def test_against_a_count_edge_by_edge(seed):
     labels = rng.choice(k, size=n, p=rng.dirichlet(np.ones(k)))
     others = [np.delete(np.arange(n), i) for i in range(n)]
     neighbors = np.array([rng.choice(others[i], n_neighbors, replace=False) for i in range(n)])
-    found = mean_conductance(torch.from_numpy(labels), torch.from_numpy(neighbors), k + 2)
-    assert found == pytest.approx(slow_conductance(labels, neighbors, k + 2))
+    given = torch.from_numpy(labels), torch.from_numpy(neighbors), k + 2
+    expected = slow_conductances(labels, neighbors, k + 2)
+    shares, used = conductances(*given)
+    np.testing.assert_array_equal(used, ~np.isnan(expected))
+    np.testing.assert_allclose(shares[used], expected[used], rtol=1e-6)
+    assert not shares[~used].any()
+    assert mean_conductance(*given) == pytest.approx(np.nanmean(expected))
 
 
 def blobs(sizes, seed=0):
