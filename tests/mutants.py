@@ -603,6 +603,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("spread.clamp(min=LEAST_SPREAD)", "spread"),
             ("(counts.clamp(min=0.5) / len(labels)).log()", "0.0"),
             ("means / (len(views) * spread", "means / (spread"),
+            ("_confidences(labels[rows].cpu(), opinion).sum()", "opinion.amax(dim=1).sum()"),
             ("[torch.stack(losses).argmin()]", "[-1]"),
         ],
     ),

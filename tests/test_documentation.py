@@ -25,10 +25,12 @@ BESIDE = {
     "skdeepcluster.__version__",
     "skdeepcluster.calibration.MOST_ROWS",
     "skdeepcluster.calibration.ConfidenceHead",
+    "skdeepcluster.calibration.accuracy_interval",
     "skdeepcluster.calibration.collect_votes",
     "skdeepcluster.calibration.confident_in",
     "skdeepcluster.calibration.fit_confidence",
     "skdeepcluster.calibration.n_epochs",
+    "skdeepcluster.calibration.overruled",
     "skdeepcluster.calibration.vote_loss",
     "skdeepcluster.datasets.IMAGE_EXTENSIONS",
 }

@@ -14,7 +14,7 @@ from torch import nn
 
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import Predictions, entropy
-from skdeepcluster.calibration import ConfidenceHead
+from skdeepcluster.calibration import ConfidenceHead, accuracy_interval
 from skdeepcluster.networks import ClusterModel
 
 
@@ -149,6 +149,21 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
                 sizes = sizes + probabilities.sum(axis=0)
                 conditional += float(entropy(probabilities).sum())
         return float(entropy(sizes / n_samples) - conditional / n_samples)
+
+    @property
+    def expected_accuracy_(self) -> float:
+        """Mean confidence in ``labels_``."""
+        head: ConfidenceHead | None = getattr(self, "_confidence", None)
+        if head is None:
+            raise AttributeError(
+                f"This {type(self).__name__} has no expected_accuracy_. Fit it with calibrate=True."
+            )
+        return float(head.mean_confidence)
+
+    @property
+    def expected_accuracy_interval_(self) -> tuple[float, float]:
+        """What the accuracy lies between in about nine of ten cases."""
+        return accuracy_interval(self.expected_accuracy_)
 
     @property
     def _model(self) -> ClusterModel:

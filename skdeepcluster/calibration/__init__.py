@@ -1,5 +1,6 @@
 """Confidences from the votes of independent partitions, for any clusterer."""
 
+from skdeepcluster.calibration._accuracy import accuracy_interval
 from skdeepcluster.calibration._calibrator import RegionCalibrator
 from skdeepcluster.calibration._confidence import (
     ConfidenceHead,
@@ -14,6 +15,7 @@ __all__ = [
     "MOST_ROWS",
     "ConfidenceHead",
     "RegionCalibrator",
+    "accuracy_interval",
     "collect_votes",
     "confident_in",
     "fit_confidence",

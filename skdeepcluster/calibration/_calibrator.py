@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from skdeepcluster.calibration._accuracy import accuracy_interval
 from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes, overruled
 from skdeepcluster.data import check_targets, unpack
@@ -50,6 +51,12 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         The labels in use, in the order of the columns of :meth:`predict_proba`.
     labels_ : ndarray of shape (n_samples,), int64
         Labels of the training samples.
+    expected_accuracy_ : float
+        Share of the labels that are right, as far as independent partitions can tell: the mean of
+        the largest probabilities of the training samples.
+    expected_accuracy_interval_ : tuple of (float, float)
+        Low and high bound of that share. On tasks unlike those that its width was chosen on, it
+        held the true one about nine times in ten.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -130,6 +137,8 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         scale = np.sqrt(features.var(axis=0, dtype=np.float64).mean())
         self._scale = scale if scale > 0 else 1.0
         self._head = self._fit_head(features, torch.from_numpy(codes))
+        self.expected_accuracy_ = float(self._head.mean_confidence)
+        self.expected_accuracy_interval_ = accuracy_interval(self.expected_accuracy_)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:

@@ -38,9 +38,15 @@ class ConfidenceHead(nn.Module):
         Descriptions of some samples, to learn the widths and the scale of each.
     n_clusters : int
         Number of outputs.
+
+    Attributes
+    ----------
+    mean_confidence : Tensor of shape ()
+        How sure it is, on average, of the labels that it has learned; NaN before.
     """
 
     scales: Tensor
+    mean_confidence: Tensor
 
     def __init__(self, views: Sequence[Tensor], n_clusters: int) -> None:
         super().__init__()
@@ -50,6 +56,7 @@ class ConfidenceHead(nn.Module):
         # Not nn.Linear, whose random start would be drawn from torch's global generator.
         self.weight = nn.Parameter(torch.zeros(n_clusters, width))
         self.bias = nn.Parameter(torch.zeros(n_clusters))
+        self.register_buffer("mean_confidence", torch.tensor(torch.nan))
 
     @torch.no_grad()
     def start_from(self, views: Sequence[Tensor], labels: Tensor, votes: Tensor) -> None:
@@ -91,7 +98,9 @@ class ConfidenceHead(nn.Module):
         self.bias.copy_(prior + beta * bias)
 
     @classmethod
-    def from_tensors(cls, scales: Tensor, weight: Tensor, bias: Tensor) -> Self:
+    def from_tensors(
+        cls, scales: Tensor, weight: Tensor, bias: Tensor, mean_confidence: Tensor
+    ) -> Self:
         """Return a head that has learned already.
 
         Parameters
@@ -99,12 +108,15 @@ class ConfidenceHead(nn.Module):
         scales : Tensor of shape (n_views,)
         weight : Tensor of shape (n_clusters, n_features), of all views together
         bias : Tensor of shape (n_clusters,)
+        mean_confidence : Tensor of shape ()
 
         Raises
         ------
         ValueError
-            If the shapes do not fit each other.
+            If the shapes do not fit each other, or the mean is no probability.
         """
+        if mean_confidence.ndim or not 0 <= mean_confidence <= 1:
+            raise ValueError(f"A mean confidence is from 0 to 1, but this is {mean_confidence}.")
         if scales.ndim != 1 or weight.ndim != 2 or bias.shape != weight.shape[:1]:
             raise ValueError(
                 "A confidence head has scales of shape (n_views,), weight of shape (n_clusters, "
@@ -112,7 +124,7 @@ class ConfidenceHead(nn.Module):
                 f", {tuple(weight.shape)} and {tuple(bias.shape)}."
             )
         head = cls([torch.ones(1, weight.shape[1])], len(weight))
-        head.scales = scales
+        head.scales, head.mean_confidence = scales, mean_confidence
         head.weight, head.bias = nn.Parameter(weight), nn.Parameter(bias)
         return head
 
@@ -217,7 +229,28 @@ def fit_confidence(
             resumable=False,
         )
     )
+    head.mean_confidence = _mean_confidence(head, views, labels)
     return head
+
+
+@torch.no_grad()
+def _mean_confidence(head: ConfidenceHead, views: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Return the mean probability of the labels."""
+    total = 0.0
+    for start in range(0, len(labels), START_ROWS):
+        rows = slice(start, start + START_ROWS)
+        # Not every device has double precision.
+        opinion = head(*(view[rows] for view in views)).cpu().double().softmax(dim=1)
+        total += _confidences(labels[rows].cpu(), opinion).sum().item()
+    return torch.tensor(min(total / len(labels), 1.0), device=labels.device)
+
+
+def _confidences(labels: Tensor, opinion: Tensor) -> Tensor:
+    """Return the probability that each label keeps, in a column."""
+    n_clusters = opinion.shape[1]
+    if n_clusters == 1:
+        return torch.ones_like(opinion)
+    return opinion.gather(1, labels[:, None]).clamp(min=(1 + LEAST_LEAD) / n_clusters)
 
 
 def confident_in(labels: Tensor, opinion: Tensor) -> Tensor:
@@ -240,8 +273,7 @@ def confident_in(labels: Tensor, opinion: Tensor) -> Tensor:
     n_clusters = opinion.shape[1]
     if n_clusters == 1:
         return torch.ones_like(opinion)
-    own = labels[:, None]
-    confidence = opinion.gather(1, own).clamp(min=(1 + LEAST_LEAD) / n_clusters)
+    own, confidence = labels[:, None], _confidences(labels, opinion)
     others = opinion.scatter(1, own, 0.0)
     even = torch.full_like(opinion, 1 / (n_clusters - 1)).scatter(1, own, 0.0)
     total = others.sum(dim=1, keepdim=True)

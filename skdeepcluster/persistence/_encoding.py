@@ -218,8 +218,9 @@ class Decoder:
             case "$paths":
                 text = self._tensor(key).numpy().tobytes()
                 return text.decode(errors="surrogateescape").split("\0")
-        parts = [self._tensor(f"{key}.{part}") for part in ("scales", "weight", "bias")]
-        return ConfidenceHead.from_tensors(*parts).eval()
+        parts = ("scales", "weight", "bias", "mean_confidence")
+        tensors = {part: self._tensor(f"{key}.{part}") for part in parts}
+        return ConfidenceHead.from_tensors(**tensors).eval()
 
     def _tensor(self, key: str) -> Tensor:
         if key not in self._tensors:

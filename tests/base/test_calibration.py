@@ -1,6 +1,7 @@
 """Calibration makes probabilities honest and changes nothing else."""
 
 import numpy as np
+import pytest
 from sklearn.base import clone
 
 from tests.base.soundness_helpers import heads_own
@@ -34,3 +35,20 @@ def test_confidences_of_noise_are_lower_than_those_of_blobs(method):
     noise = method.fit(NOISE).predict_proba(NOISE).max(axis=1)
     assert blobs.mean() > 0.9
     assert noise.mean() < blobs.mean() - 0.2
+
+
+def test_the_expected_accuracy_is_the_mean_confidence_in_the_labels(estimator):
+    estimator.fit(NOISE)
+    mean = estimator.predict_proba(NOISE).max(axis=1).mean()
+    assert type(estimator.expected_accuracy_) is float
+    assert estimator.expected_accuracy_ == pytest.approx(mean, abs=1e-5)
+    low, high = estimator.expected_accuracy_interval_
+    assert 0 <= low < mean < high <= 1
+
+
+def test_who_is_not_calibrated_expects_nothing(estimator):
+    assert not hasattr(estimator, "expected_accuracy_")
+    estimator.fit(X).set_params(calibrate=False).fit(X)
+    with pytest.raises(AttributeError, match="calibrate=True"):
+        _ = estimator.expected_accuracy_
+    assert not hasattr(estimator, "expected_accuracy_interval_")

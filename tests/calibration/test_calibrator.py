@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skdeepcluster.calibration import RegionCalibrator, collect_votes
+from skdeepcluster.calibration import RegionCalibrator, accuracy_interval, collect_votes
 from skdeepcluster.metrics import expected_calibration_error
 
 X, Y = make_blobs(n_samples=300, centers=3, n_features=4, cluster_std=2.5, random_state=0)
@@ -87,7 +87,13 @@ def test_labels_are_the_clusterers_and_probabilities_agree_with_them(calibrator)
     np.testing.assert_array_equal(calibrator.labels_, expected)
     np.testing.assert_array_equal(calibrator.predict(X), expected)
     np.testing.assert_array_equal(calibrator.classes_, np.unique(expected))
-    assert_probabilities_belong_to(labels, calibrator.predict_proba(X), calibrator.classes_)
+    probabilities = calibrator.predict_proba(X)
+    assert_probabilities_belong_to(labels, probabilities, calibrator.classes_)
+    mean = probabilities.max(axis=1).mean()
+    assert calibrator.expected_accuracy_ == pytest.approx(mean, abs=1e-5)
+    assert calibrator.expected_accuracy_interval_ == accuracy_interval(
+        calibrator.expected_accuracy_
+    )
 
 
 def test_new_samples_get_labels_and_probabilities(calibrator):

@@ -220,6 +220,18 @@ def test_a_fit_finds_the_shares_of_the_votes(n):
     assert [record["phase"] for record in runner.history] == ["calibration"] * n_epochs(n)
 
 
+@pytest.mark.parametrize("n", [90, 5000])
+def test_a_head_knows_how_sure_it_is_of_its_labels(n):
+    X, votes, labels, _ = noisy_votes(n)
+    assert ConfidenceHead([X], 3).mean_confidence.isnan()
+    head = fit_confidence([X], votes, labels, 3, trainer(), SilentHook())
+    with torch.no_grad():
+        p = confident_in(labels, head(X).double().softmax(dim=1))
+    assert head.mean_confidence.shape == ()
+    assert head.mean_confidence.item() == pytest.approx(p.max(dim=1).values.mean().item(), abs=1e-6)
+    assert head.mean_confidence.item() == pytest.approx(0.7, abs=0.05)  # of .9, .7 and .5
+
+
 def test_views_are_used_together():
     X, votes, labels, shares = noisy_votes()
     views = [X[:, :1], 100 * X[:, 1:]]
@@ -377,6 +389,7 @@ def test_a_head_from_its_tensors_is_the_same():
     with torch.no_grad():
         head.weight.normal_(generator=seeded(2))
         head.bias.normal_(generator=seeded(3))
+        head.mean_confidence.fill_(0.7)
     again = ConfidenceHead.from_tensors(**head.state_dict())
     assert torch.equal(again(*views), head(*views))
     assert list(again.state_dict()) == list(head.state_dict())
@@ -391,4 +404,4 @@ def test_a_head_from_its_tensors_is_the_same():
 )
 def test_tensors_that_make_no_head_are_refused(shapes):
     with pytest.raises(ValueError, match="A confidence head has scales of shape"):
-        ConfidenceHead.from_tensors(*(torch.zeros(shape) for shape in shapes))
+        ConfidenceHead.from_tensors(*(torch.zeros(shape) for shape in shapes), torch.tensor(0.5))

@@ -145,7 +145,9 @@ def test_probabilities_of_every_number_are_calibrated(k):
     plain = several(calibrate=False).fit(NOISE).choose(k)
     np.testing.assert_array_equal(plain.labels_, calibrated.labels_)
     np.testing.assert_allclose(plain.predict_proba(NOISE), heads_own(plain, NOISE), atol=1e-6)
-    assert np.abs(calibrated.predict_proba(NOISE) - plain.predict_proba(NOISE)).max() > 0.01
+    p = calibrated.predict_proba(NOISE)
+    assert np.abs(p - plain.predict_proba(NOISE)).max() > 0.01
+    assert calibrated.expected_accuracy_ == pytest.approx(p.max(axis=1).mean(), abs=1e-5)
 
 
 def test_choosing_leaves_the_original_untouched():

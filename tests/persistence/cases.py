@@ -172,5 +172,7 @@ def assert_same_answers(a, b, data):
     if isinstance(a, DeepClusterer):
         np.testing.assert_array_equal(a.predict(data), b.predict(data))
         np.testing.assert_array_equal(a.predict_proba(data), b.predict_proba(data))
+        expected = [getattr(model, "expected_accuracy_", None) for model in (a, b)]
+        assert expected[0] == expected[1]
         assert_same(a.predict_top(data, 2), b.predict_top(data, 2))
         assert a.score(data) == b.score(data)

@@ -17,8 +17,8 @@ pytestmark = LOST_CLUSTERS
     ("name", "text", "message"),
     [
         ("default", setting("format", "other"), "was not written by save"),
-        ("default", setting("format_version", 3), r"format_version=3.*reads 2.*saved with.*torch"),
-        ("default", setting("format_version", "2"), "format_version='2'"),
+        ("default", setting("format_version", 2), r"format_version=2.*reads 3.*saved with.*torch"),
+        ("default", setting("format_version", "3"), "format_version='3'"),
         ("default", lambda t: t.pop("format_version"), "format_version=None"),
         ("default", setting("surprise", 1), r"model\.json: 'surprise' is unknown"),
         (
@@ -168,6 +168,15 @@ def test_a_changed_field_is_named(name, text, message, tmp_path):
         (lambda t: t.update(class_weights_=torch.ones(2)), r"class_weights_ has shape \(2,\)"),
         (lambda t: t.update(cluster_centers_=torch.ones(3, 5)), "cluster_centers_ has shape"),
         (lambda t: t.update({"_confidence.bias": torch.zeros(2)}), "A confidence head has"),
+        (
+            lambda t: t.update({"_confidence.mean_confidence": torch.tensor(torch.nan)}),
+            "A mean confidence is from 0 to 1, but this is nan",
+        ),
+        (lambda t: t["_confidence.mean_confidence"].add_(1), "A mean confidence is from 0 to 1"),
+        (
+            lambda t: t.update({"_confidence.mean_confidence": torch.ones(1)}),
+            "A mean confidence is from 0 to 1",
+        ),
         (lambda t: t.update({"_confidence.scales": torch.ones(3)}), "the confidence head has"),
         (lambda t: t.update({"_confidence.weight": torch.ones(3, 68)}), "the confidence head has"),
         (
