@@ -568,8 +568,17 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [
             ("SILHOUETTE_WEIGHT * silhouette", "0.0"),
             ("- math.log(LEAST_CONDUCTANCE + conductance)", ""),
-            ("+ MARGIN >= scores[best]", ">= scores[best]"),
+            ("+ margin >= scores[best]", ">= scores[best]"),
             ("affordable = ROWS_TIMES_CLUSTERS // (n_samples * n_clusters)", "affordable = 0"),
+        ],
+    ),
+    (
+        "base/_two_stage.py",
+        "base/test_clusters.py -k contradicts",
+        [
+            ('return labels, better == "merger"', "return labels, False"),
+            ("views.graph, k, TAUGHT_MARGIN)", "views.graph, k)"),
+            ('"plain": nearest_mean(embedding, labels, k), "merger": labels', '"merger": labels'),
         ],
     ),
     (

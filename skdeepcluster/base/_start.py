@@ -35,10 +35,12 @@ FINE_PARTS = 64
 ROWS_PER_FINE_PART = 10
 # How partitions are judged; chosen on 34 families of tasks (benchmarks/tasks.py), half of them at a
 # time and judged on the other half.
-SILHOUETTE_WEIGHT = 4.0
-LEAST_CONDUCTANCE = 0.003
-# By how much another partition has to be better than k-means on the features as they came.
+SILHOUETTE_WEIGHT = 6.0
+LEAST_CONDUCTANCE = 0.001
+# By how much another partition has to be better than k-means on the features as they came, and a
+# merger than what the means of its clusters say, for the encoder to learn it.
 MARGIN = 0.1
+TAUGHT_MARGIN = 1.0
 # How an encoder is taught, and the length of the weights of the head that teaches it.
 TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
 TEACHING_SCALE = 10.0
@@ -122,6 +124,7 @@ def choose_partition(
     embedding: Tensor,
     graph: Tensor,
     n_clusters: int,
+    margin: float = MARGIN,
 ) -> str:
     """Return the name of the partition whose clusters are best separated.
 
@@ -138,6 +141,8 @@ def choose_partition(
     graph : Tensor of shape (n_samples, n_edges), int64
         Nearest neighbours of each sample among the features.
     n_clusters : int
+    margin : float, default=0.1
+        By how much another has to be better than the one named "plain".
     """
     rows = judged_rows(len(features)).to(features.device)
     both = torch.cat([_of_unit_size(features[rows]), _of_unit_size(embedding[rows])], dim=1)
@@ -148,8 +153,15 @@ def choose_partition(
         conductance = mean_conductance(labels, graph, n_clusters)
         scores[name] = SILHOUETTE_WEIGHT * silhouette - math.log(LEAST_CONDUCTANCE + conductance)
     best = max(scores, key=lambda name: scores[name])
-    kept = scores.get("plain", -math.inf) + MARGIN >= scores[best]
+    kept = scores.get("plain", -math.inf) + margin >= scores[best]
     return "plain" if kept else best
+
+
+def nearest_mean(embedding: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Return the cluster to whose mean each sample is nearest."""
+    centers, counts = cluster_means(embedding, labels, n_clusters)
+    nearest, _ = nearest_center(embedding, centers[counts > 0])
+    return torch.arange(n_clusters, device=labels.device)[counts > 0][nearest]
 
 
 def teach_encoder(
@@ -226,10 +238,7 @@ def learn_aside(
 def _knows(encoder: EmbeddingNetwork, features: Tensor, labels: Tensor, n_clusters: int) -> bool:
     """Whether every sample lies nearest to the mean of its own cluster in the embedding."""
     embedding = torch.cat([encoder(rows) for rows in torch.split(features, INFERENCE_BATCH)])
-    centers, counts = cluster_means(embedding, labels, n_clusters)
-    nearest, _ = nearest_center(embedding, centers[counts > 0])
-    numbers = torch.arange(n_clusters, device=labels.device)[counts > 0]
-    return torch.equal(numbers[nearest], labels)
+    return torch.equal(nearest_mean(embedding, labels, n_clusters), labels)
 
 
 def _of_unit_size(X: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ from skdeepcluster.base._clusterer import DeepClusterer
 from skdeepcluster.base._inference import prepared_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
+    TAUGHT_MARGIN,
     candidate_partitions,
     choose_partition,
     finer_merger,
     fit_head,
     n_runs,
+    nearest_mean,
     teach_encoder,
     teach_head,
 )
@@ -75,12 +77,12 @@ class TwoStageClusterer(DeepClusterer):
         if self.init == "random":
             objective.start(embedding, None, trainer.agreed(mini.labels), generator)
             return
-        labels, is_plain = self._partition(
+        labels, is_new = self._partition(
             embedding, mini, views, objective.model, source, trainer, generator
         )
         labels = trainer.agreed(labels)
-        if trainer.agreed(torch.tensor(is_plain)) and self._teaches():
-            trainer.say("start: k-means on the features, which the encoder learns")
+        if trainer.agreed(torch.tensor(is_new)) and self._teaches():
+            trainer.say("start: a partition of the features, which the encoder learns")
             features = prepared_rows(objective.model.prepare, source, views.rows)
             teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
             embedding = self._embed(objective, source, views.rows)
@@ -102,7 +104,7 @@ class TwoStageClusterer(DeepClusterer):
         trainer: Trainer,
         generator: torch.Generator,
     ) -> tuple[Tensor, bool]:
-        """Return the partition that ``init`` asks for, and whether it is k-means on features."""
+        """Return the partition that ``init`` asks for, and whether the embedding has another."""
         init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
         k = self.n_clusters
         candidates = candidate_partitions(
@@ -116,7 +118,13 @@ class TwoStageClusterer(DeepClusterer):
             candidates |= finer_merger(embedding, n_parts, views.neighbors, k, generator)
             candidates["plain"] = self._plain_labels(features, trainer)
         name = choose_partition(candidates, features, embedding, views.graph, k)
-        return candidates[name], name == "plain"
+        labels = candidates[name]
+        if init != "auto" or name == "plain":
+            return labels, name == "plain"
+        # Heads are as good as the means of the clusters; a merger may have no shape like that.
+        expressed = {"plain": nearest_mean(embedding, labels, k), "merger": labels}
+        better = choose_partition(expressed, features, embedding, views.graph, k, TAUGHT_MARGIN)
+        return labels, better == "merger"
 
     def _train(
         self,

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
+from skdeepcluster import CalibratedDeepClustering, MiniClustering
 from tests.samples import X, Y
 
 
@@ -95,3 +97,44 @@ def test_warnings_point_at_the_line_that_called_fit(method):
     with pytest.warns(ConvergenceWarning) as caught:
         method.set_params(n_clusters=5).fit(np.repeat(np.eye(2), 20, axis=0))
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def given_away():
+    """Blobs of which k-means halves the large one: it costs less than to keep the smallest."""
+    centers = [[-8.6, 4.4, 5.3], [7.3, -3.6, -7.8], [-2.7, 2.7, 0.2]]
+    return make_blobs([900, 90, 10], centers=centers, random_state=1)
+
+
+@pytest.mark.parametrize("estimator", [MiniClustering, CalibratedDeepClustering])
+@pytest.mark.parametrize("contradicted", [True, False])
+def test_an_encoder_learns_a_start_that_its_embedding_contradicts(
+    estimator, contradicted, monkeypatch
+):
+    data, y = given_away()
+    margins = []
+
+    def choose(candidates, features, embedding, graph, n_clusters, margin=None):
+        if "merger" not in candidates:
+            return "neighbors"
+        margins.append(margin)
+        assert set(candidates) == {"merger", "plain"}
+        return "merger" if contradicted else "plain"
+
+    known = {"kmeans": torch.zeros(len(y)).long(), "neighbors": torch.from_numpy(y)}
+    base = "skdeepcluster.base"
+    monkeypatch.setattr(f"{base}._two_stage.candidate_partitions", lambda *_: dict(known))
+    monkeypatch.setattr(f"{base}._two_stage.choose_partition", choose)
+    monkeypatch.setattr(f"{base}._clusterer.choose_partition", lambda *_: "trained")
+    model = estimator(3, max_epochs=0, calibrate=False, random_state=0).fit(data)
+    assert margins == [1.0]
+    assert bool(model._model.embedding.taught) == contradicted
+    if contradicted:
+        assert adjusted_rand_score(y, model.labels_) == 1
+
+
+@pytest.mark.parametrize("estimator", [MiniClustering, CalibratedDeepClustering])
+def test_a_small_cluster_that_k_means_gives_away_is_found(estimator):
+    data, y = given_away()
+    assert adjusted_rand_score(y, KMeans(3, n_init=10, random_state=0).fit_predict(data)) < 0.5
+    found = estimator(3, calibrate=False, random_state=0).fit_predict(data)
+    assert adjusted_rand_score(y, found) > 0.99

@@ -42,13 +42,13 @@ def test_the_better_separated_partition_is_chosen_whatever_its_name(blobs, names
     assert _start.choose_partition(candidates, X, embedding, graph, 3) == right
 
 
-@pytest.mark.parametrize(("better_by", "chosen"), [(0.02, "plain"), (0.03, "kmeans")])
+@pytest.mark.parametrize(("better_by", "chosen"), [(0.015, "plain"), (0.02, "kmeans")])
 def test_the_plain_partition_is_kept_unless_another_is_clearly_better(
     blobs, monkeypatch, better_by, chosen
 ):
     X, embedding, graph, labels = blobs
     monkeypatch.setattr(_start, "mean_conductance", lambda *_: 0.1)
-    silhouettes = {0: 0.5, 1: 0.5 + better_by}  # four times as much in the score
+    silhouettes = {0: 0.5, 1: 0.5 + better_by}  # six times as much in the score
     monkeypatch.setattr(
         _start, "centroid_silhouette", lambda X, labels, *_: silhouettes[int(labels[0])]
     )
@@ -99,6 +99,12 @@ def test_the_finer_merger_is_made_where_clusters_are_few():
     found = _start.finer_merger(embedding, 8, neighbors, 2, generator)
     assert list(found) == ["fine"]
     assert set(found["fine"].tolist()) == {0, 1}
+
+
+def test_the_nearest_mean_of_each_sample():
+    embedding = torch.tensor([[0.0], [1.0], [2.0], [7.0], [9.0], [10.0]])
+    labels = torch.tensor([3, 3, 3, 3, 1, 1])  # means 2.5 and 9.5
+    assert _start.nearest_mean(embedding, labels, 5).tolist() == [3, 3, 3, 1, 1, 1]
 
 
 def test_an_encoder_learns_the_partition(blobs):
