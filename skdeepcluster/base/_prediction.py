@@ -162,7 +162,7 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
 
     @property
     def expected_accuracy_interval_(self) -> tuple[float, float]:
-        """What the accuracy lies between in about nine of ten cases."""
+        """What the accuracy lies between in nine of ten cases or more."""
         return accuracy_interval(self.expected_accuracy_)
 
     @property

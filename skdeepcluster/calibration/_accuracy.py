@@ -9,7 +9,7 @@ FLOOR = 1e-3
 
 
 def accuracy_interval(mean_confidence: float) -> tuple[float, float]:
-    r"""Return what the accuracy of a partition lies between in about nine of ten cases.
+    r"""Return what the accuracy of a partition lies between in nine of ten cases or more.
 
     .. math:: c - .8 \sqrt{c (1 - c) + .001}, \quad c + .35 \sqrt{c (1 - c) + .001}
 

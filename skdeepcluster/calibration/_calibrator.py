@@ -55,8 +55,8 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         Share of the labels that are right, as far as independent partitions can tell: the mean of
         the largest probabilities of the training samples.
     expected_accuracy_interval_ : tuple of (float, float)
-        Low and high bound of that share. On tasks unlike those that its width was chosen on, it
-        held the true one about nine times in ten.
+        Low and high bound of that share. On tasks that its width was not chosen on, it held the
+        true one nine times in ten or more often; images were not among them.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)

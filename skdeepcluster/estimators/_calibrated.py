@@ -152,8 +152,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Share of the labels that are right, as far as independent partitions can tell: the mean of
         the largest probabilities of the training samples. Not with `calibrate=False`.
     expected_accuracy_interval_ : tuple of (float, float)
-        Low and high bound of that share. On tasks unlike those that its width was chosen on, it
-        held the true one about nine times in ten.
+        Low and high bound of that share. On tasks that its width was not chosen on, it held the
+        true one nine times in ten or more often; images were not among them.
     history_ : list of dict
         One record per epoch: phase, epoch, epochs planned, batch size, losses, share of selected
         samples, learning rate, seconds.
