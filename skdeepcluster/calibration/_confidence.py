@@ -213,6 +213,8 @@ def fit_confidence(
     """
     head = ConfidenceHead(views, n_clusters)
     head.start_from(views, labels, votes)
+    for parameter in head.parameters():
+        parameter.data = trainer.agreed(parameter.data)
     n = len(votes)
     trainer.run(
         Phase(
@@ -229,7 +231,7 @@ def fit_confidence(
             resumable=False,
         )
     )
-    head.mean_confidence = _mean_confidence(head, views, labels)
+    head.mean_confidence = trainer.agreed(_mean_confidence(head, views, labels))
     return head
 
 
