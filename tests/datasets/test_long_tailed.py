@@ -24,7 +24,7 @@ def test_number_of_rows(n_classes, n_max, ratio, total):
     assert y_lt.shape == (total,)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(
     n_classes=st.integers(2, 12),
     n_max=st.integers(50, 400),

@@ -39,7 +39,7 @@ def best_matching(labels_true, labels_pred):
     return accuracy, max(score[1] for score in scores if score[0] == accuracy)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(label_pairs)
 def test_brute_force_agrees(pair):
     accuracy, class_average = best_matching(*pair)
@@ -48,7 +48,7 @@ def test_brute_force_agrees(pair):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(labels=st.lists(st.integers(-5, 5), min_size=1, max_size=40), seed=st.integers(0, 99))
 def test_equal_partitions_score_one(metric, labels, seed):
     numbering = np.random.default_rng(seed).permutation(11)
@@ -56,7 +56,7 @@ def test_equal_partitions_score_one(metric, labels, seed):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(pair=label_pairs, seed=st.integers(0, 99))
 def test_cluster_numbers_and_row_order_do_not_matter(metric, pair, seed):
     rng = np.random.default_rng(seed)

@@ -46,7 +46,7 @@ samples = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(samples.filter(lambda drawn: not all(right for _, right in drawn)))
 def test_pairs_and_thresholds_one_by_one(drawn):
     labels, probabilities, confidence, correct = two_clusters(*zip(*drawn, strict=True))
@@ -67,7 +67,7 @@ def area_of_order(correct):
     return sum(errors) / len(errors)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from([0.6, 0.7, 0.8]), st.booleans()), min_size=2, max_size=6))
 def test_area_is_the_mean_over_all_orders_of_ties(drawn):
     confidence, correct = zip(*drawn, strict=True)
@@ -87,7 +87,7 @@ def test_area_is_the_mean_over_all_orders_of_ties(drawn):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(drawn=samples, seed=st.integers(0, 99))
 def test_cluster_numbers_and_row_order_do_not_matter(metric, drawn, seed):
     drawn = [*drawn, (0.6, False)]

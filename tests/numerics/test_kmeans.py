@@ -97,7 +97,7 @@ def test_rounding_does_not_choose_among_runs_that_end_alike(monkeypatch):
     assert kmeans(X, 3, generator=seeded(), n_init=5).inertia == 0.9
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(n=st.integers(1, 40), d=st.integers(1, 6), k=st.integers(1, 40), seed=st.integers(0, 99))
 def test_every_shape_works(n, d, k, seed):
     k = min(n, k)
@@ -210,7 +210,7 @@ def test_all_randomness_comes_from_the_generator():
 # k-means++ -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     n=st.integers(1, 60),
     d=st.integers(1, 8),

@@ -25,7 +25,10 @@ def test_a_row_has_the_same_result_wherever_it_stands(width):
         "cosines": CosineHead(width, 3, temperature=0.1),
         "perceptron": PrototypePerceptron(width, 10, 3).eval(),
         "confidence": ConfidenceHead.from_tensors(
-            torch.ones(1), torch.randn(3, width, generator=generator), torch.zeros(3)
+            torch.ones(1),
+            torch.randn(3, width, generator=generator),
+            torch.zeros(3),
+            torch.tensor(0.5),
         ),
     }
     for name, head in heads.items():
