@@ -55,7 +55,11 @@ def unequal_blobs(sizes, n_features):
         ((500, 100, 10), 2),
         pytest.param((500, 100, 10), 10, marks=pytest.mark.slow),
         pytest.param((500, 100, 10), 100, marks=pytest.mark.slow),
-        pytest.param((1000, 50), 6, marks=pytest.mark.slow),
+        pytest.param(
+            *((1000, 50), 6),
+            # Which is so.
+            marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore:One cluster holds 95%")],
+        ),
     ],
 )
 def test_small_clusters_beside_large_ones_are_found(method, sizes, n_features):
