@@ -23,7 +23,7 @@ from skdeepcluster.base._pretrainer import (
     remembered,
 )
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.base._start import candidate_partitions, teach_head
+from skdeepcluster.base._start import candidate_partitions, teach_head, teach_together
 from skdeepcluster.base._two_stage import TwoStageClusterer
 from skdeepcluster.base._validation import (
     TEMPERATURE,
@@ -68,5 +68,6 @@ __all__ = [
     "real",
     "remembered",
     "teach_head",
+    "teach_together",
     "validate_parameters",
 ]

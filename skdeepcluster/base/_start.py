@@ -187,6 +187,13 @@ def teach_encoder(
     with trainer.draws("build the teacher"):
         head = PrototypeHead(encoder.embedding_dim, n_clusters).to(features.device)
     head.start_from(head.weight, TEACHING_SCALE)
+    return teach_together(encoder, head, features, labels, trainer)
+
+
+def teach_together(
+    encoder: EmbeddingNetwork, head: nn.Module, features: Tensor, labels: Tensor, trainer: Trainer
+) -> bool:
+    """Teach an encoder a partition with a head on it, and return whether it went to the end."""
     learned = learn_aside(nn.Sequential(encoder, head), features, labels, TEACHING, trainer)
     if learned:
         encoder.taught.fill_(1)
@@ -195,17 +202,23 @@ def teach_encoder(
 
 def teach_head(
     head: nn.Module, embedding: Tensor, labels: Tensor, recipe: Recipe, trainer: Trainer
-) -> None:
+) -> bool:
     """Teach a head a partition that the embedding agrees with, over and over until it knows it.
 
     The few samples of a small cluster have little weight in the loss: once is not always enough.
+
+    Returns
+    -------
+    bool
+        Whether it knows it.
     """
-    for _ in range(MOST_LESSONS):
+    for lesson in range(MOST_LESSONS + 1):
         knows = torch.equal(most_likely(head, embedding).to(labels.device), labels)
-        if trainer.agreed(torch.tensor(knows)) or not learn_aside(
-            head, embedding, labels, recipe, trainer
-        ):
-            return
+        if trainer.agreed(torch.tensor(knows)):
+            return True
+        if lesson == MOST_LESSONS or not learn_aside(head, embedding, labels, recipe, trainer):
+            break
+    return False
 
 
 def learn_aside(

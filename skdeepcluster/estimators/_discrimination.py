@@ -40,6 +40,7 @@ from skdeepcluster.base import (
     prepared_rows,
     real,
     teach_head,
+    teach_together,
 )
 from skdeepcluster.data import IndexedViews, NeighborViews, Source
 from skdeepcluster.exceptions import DivergenceError
@@ -531,7 +532,12 @@ class StableClusterDiscrimination(DeepClusterer):
         embedding = self._embed(objective, source, views.rows)
         for head in objective.candidates:
             head.start_from(embedding, plain)
-            teach_head(head.head, embedding, plain, HEAD_FIT, trainer)
+            if teach_head(head.head, embedding, plain, HEAD_FIT, trainer):
+                continue
+            # Cosines over a fixed temperature cannot say it yet: the encoder learns it with them.
+            features = prepared_rows(objective.model.prepare, source, views.rows)
+            teach_together(objective.model.embedding, head.head, features, plain, trainer)
+            embedding = self._embed(objective, source, views.rows)
         for head in objective.heads[objective.n_candidates :]:
             fine = kmeans(embedding, head.n_clusters, generator=generator, n_init=1)
             head.start_from(embedding, trainer.agreed(fine.labels))
