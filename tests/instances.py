@@ -5,9 +5,12 @@ clusters. Where a method has an option that changes its course, VARIANTS has a l
 """
 
 import inspect
+import pickle
+from functools import cache
 
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from skdeepcluster import (
@@ -18,6 +21,7 @@ from skdeepcluster import (
     StableClusterDiscrimination,
 )
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from tests import samples
 
 METHODS = {
     "default": MiniClustering(3, random_state=0),
@@ -56,6 +60,20 @@ TAKING_A_PRETRAINING = [
     method for method in CLUSTERERS if "pretraining" in inspect.signature(method).parameters
 ]
 EVERYONE = pytest.mark.parametrize("estimator", CLUSTERERS + PRETRAINERS)
+
+
+@cache
+def _fitted(made_by, name):
+    estimator = next(e for e in ESTIMATORS.values() if repr(e) == made_by)
+    return pickle.dumps(clone(estimator).fit(getattr(samples, name)))
+
+
+def fitted(estimator, to="X"):
+    """Return a fitted copy of one of ESTIMATORS; each is fitted to a shared array only once.
+
+    For tests of what is there after a fit. Whoever tests the fit itself calls it.
+    """
+    return pickle.loads(_fitted(repr(estimator), to))
 
 
 def brief(estimator, n_epochs=2, **parameters):

@@ -5,11 +5,12 @@ import pytest
 from sklearn.base import clone
 
 from tests.base.soundness_helpers import heads_own
+from tests.instances import fitted
 from tests.samples import NOISE, X
 
 
 def test_calibration_changes_the_probabilities_and_nothing_else(estimator):
-    calibrated = clone(estimator).fit(NOISE)
+    calibrated = fitted(estimator, "NOISE")
     plain = clone(estimator).set_params(calibrate=False).fit(NOISE)
     np.testing.assert_array_equal(plain.labels_, calibrated.labels_)
     np.testing.assert_array_equal(plain.transform(NOISE), calibrated.transform(NOISE))
@@ -31,14 +32,14 @@ def test_new_samples_have_calibrated_probabilities_too(estimator):
 
 
 def test_confidences_of_noise_are_lower_than_those_of_blobs(method):
-    blobs = clone(method).fit(X).predict_proba(X).max(axis=1)
-    noise = method.fit(NOISE).predict_proba(NOISE).max(axis=1)
+    blobs = fitted(method).predict_proba(X).max(axis=1)
+    noise = fitted(method, "NOISE").predict_proba(NOISE).max(axis=1)
     assert blobs.mean() > 0.9
     assert noise.mean() < blobs.mean() - 0.2
 
 
 def test_the_expected_accuracy_is_the_mean_confidence_in_the_labels(estimator):
-    estimator.fit(NOISE)
+    estimator = fitted(estimator, "NOISE")
     mean = estimator.predict_proba(NOISE).max(axis=1).mean()
     assert type(estimator.expected_accuracy_) is float
     assert estimator.expected_accuracy_ == pytest.approx(mean, abs=1e-5)
@@ -48,7 +49,7 @@ def test_the_expected_accuracy_is_the_mean_confidence_in_the_labels(estimator):
 
 def test_who_is_not_calibrated_expects_nothing(estimator):
     assert not hasattr(estimator, "expected_accuracy_")
-    estimator.fit(X).set_params(calibrate=False).fit(X)
+    estimator = fitted(estimator).set_params(calibrate=False).fit(X)
     with pytest.raises(AttributeError, match="calibrate=True"):
         _ = estimator.expected_accuracy_
     assert not hasattr(estimator, "expected_accuracy_interval_")

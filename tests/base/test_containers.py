@@ -30,7 +30,7 @@ from tests.base.container_helpers import (
     pixelwise,
     short,
 )
-from tests.instances import EVERYONE, LOST_CLUSTERS
+from tests.instances import EVERYONE, LOST_CLUSTERS, fitted
 from tests.samples import X
 
 # --- arrays --------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ from tests.samples import X
     ids=["float64", "Fortran", "negative strides", "list", "tensor", "double tensor", "Dataset"],
 )
 def test_the_same_numbers_give_the_same_labels(estimator, convert):
-    labels = clone(estimator).fit(X).labels_
+    labels = fitted(estimator).labels_
     converted = convert(X.copy())
     np.testing.assert_array_equal(estimator.fit(converted).labels_, labels)
     np.testing.assert_array_equal(estimator.predict(converted), labels)
@@ -67,12 +67,12 @@ def test_other_number_types_are_features(dtype):
 def test_a_read_only_memory_map_is_left_alone(tmp_path, estimator):
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    np.testing.assert_array_equal(estimator.fit(mapped).labels_, clone(estimator).fit(X).labels_)
+    np.testing.assert_array_equal(estimator.fit(mapped).labels_, fitted(estimator).labels_)
     np.testing.assert_array_equal(np.load(tmp_path / "X.npy"), X)
 
 
 def test_data_that_do_not_fit_are_streamed_with_the_same_result(estimator, monkeypatch):
-    labels = clone(estimator).fit(X).labels_
+    labels = fitted(estimator).labels_
     monkeypatch.setattr("skdeepcluster.data._sources.free_memory", lambda device: 0)
     wide = X.astype(np.float64)  # single precision would be used where it lies
     np.testing.assert_array_equal(estimator.fit(wide).labels_, labels)

@@ -21,8 +21,8 @@ from tests.samples import IMAGES, X, Y
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_networks_in_lower_precision(sound_estimator, precision, capfd):
-    model = sound_estimator.set_params(precision=precision).fit(X)
+def test_networks_in_lower_precision(method, precision, capfd):
+    model = method.set_params(precision=precision).fit(X)
     assert adjusted_rand_score(Y, model.labels_) == 1
     np.testing.assert_array_equal(model.predict(X), model.labels_)
     assert capfd.readouterr() == ("", "")

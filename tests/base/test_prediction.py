@@ -5,6 +5,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from skdeepcluster import CalibratedDeepClustering, MiniClustering
+from tests.instances import fitted
 from tests.samples import NOISE, X, Y
 
 # --- what a fitted estimator says agrees ---------------------------------------------------------
@@ -32,7 +33,8 @@ def test_one_cluster(estimator):
 
 
 def test_score_is_the_mutual_information(estimator):
-    p = estimator.fit(X).predict_proba(X)
+    estimator = fitted(estimator)
+    p = estimator.predict_proba(X)
     information = 0.0
     for i in range(len(p)):
         for k in range(p.shape[1]):
@@ -43,7 +45,7 @@ def test_score_is_the_mutual_information(estimator):
 
 
 def test_prediction_does_not_depend_on_the_batch(estimator):
-    estimator.fit(X)
+    estimator = fitted(estimator)
     whole = estimator.transform(X)
     np.testing.assert_array_equal(whole[::-1], estimator.transform(X[::-1]))
     np.testing.assert_array_equal(whole[7:8], estimator.transform(X[7:8]))
@@ -61,7 +63,8 @@ def test_unfitted_estimators_say_so(estimator):
 
 
 def test_rejected_are_exactly_the_samples_below_the_threshold(estimator):
-    confidence = estimator.fit(NOISE).predict_proba(NOISE).max(axis=1)
+    estimator = fitted(estimator, "NOISE")
+    confidence = estimator.predict_proba(NOISE).max(axis=1)
     assert len(np.unique(confidence)) > 20
     # One of the confidences is a threshold, which does not reject its own sample.
     for threshold in (0, 0.2, np.sort(confidence)[45], 0.999, 1, 1.0):
@@ -87,7 +90,7 @@ def test_the_share_of_rejected_samples_is_printed_on_request(capsys):
 @pytest.mark.parametrize("threshold", [1.5, -0.1, float("nan")])
 def test_a_threshold_that_is_no_probability_is_refused(method, threshold):
     with pytest.raises(ValueError, match="reject_below"):
-        method.fit(X).predict(X, reject_below=threshold)
+        fitted(method).predict(X, reject_below=threshold)
 
 
 # --- the most probable clusters ------------------------------------------------------------------
@@ -95,7 +98,8 @@ def test_a_threshold_that_is_no_probability_is_refused(method, threshold):
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, np.int64(2)])
 def test_the_top_clusters_are_those_of_the_probabilities(estimator, k):
-    p = estimator.fit(NOISE).predict_proba(NOISE)
+    estimator = fitted(estimator, "NOISE")
+    p = estimator.predict_proba(NOISE)
     clusters, probabilities = estimator.predict_top(NOISE, k)
     assert clusters.shape == probabilities.shape == (90, min(k, 3))
     assert clusters.dtype == np.int64
@@ -115,7 +119,7 @@ def test_five_top_clusters_are_the_default():
 
 
 def test_fewer_than_one_top_cluster_is_refused(method):
-    method.fit(X)
+    method = fitted(method)
     with pytest.raises(ValueError, match="k == 0, must be >= 1"):
         method.predict_top(X, 0)
     with pytest.raises(TypeError, match="k must be an instance of"):
@@ -126,7 +130,7 @@ def test_fewer_than_one_top_cluster_is_refused(method):
 
 
 def test_results_are_written_where_the_user_says(method, tmp_path):
-    model = method.fit(X)
+    model = fitted(method)
     probabilities, labels = model.predict_proba(X), model.predict(X)
     place = np.lib.format.open_memmap(tmp_path / "p.npy", "w+", np.float64, (90, 3))
     assert model.predict_proba(X, out=place) is place
