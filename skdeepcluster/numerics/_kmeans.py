@@ -137,11 +137,18 @@ def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 @full_digits()
 def cluster_means(X: Tensor, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
     """Return the mean (zero where there is none) and the number of samples of each cluster."""
+    sums, counts = _cluster_sums(X, labels, n_clusters), label_counts(labels, n_clusters)
+    return _means(sums, counts, X.dtype), counts
+
+
+def _means(sums: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:
+    return (sums / counts.clamp(min=1)[:, None]).to(dtype)
+
+
+def _cluster_sums(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     # index_add_ adds in random order on accelerators; a product does not.
     sum_rows = _sums_by_index if X.device.type == "cpu" else _sums_by_product
-    counts = label_counts(labels, n_clusters)
-    means = sum_rows(X, labels, n_clusters) / counts.clamp(min=1)[:, None]
-    return means.to(X.dtype), counts
+    return sum_rows(X, labels, n_clusters)
 
 
 def _sums_by_index(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -192,18 +199,32 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
     n_clusters = len(centers)
     norms = X.square().sum(dim=1)
     labels, distances = nearest_center(X, centers)
+    sums = _cluster_sums(X, labels, n_clusters)
     n_iter = 0
     for _ in range(max_iter):
         n_iter += 1
-        means, counts = cluster_means(X, labels, n_clusters)
+        counts = label_counts(labels, n_clusters)
+        means = _means(sums, counts, X.dtype)
         _repair_empty(X, means, counts, distances, norms)
         shift = (means - centers).square().sum().item()
         centers, previous = means, labels
         labels, distances = nearest_center(X, centers)
-        if shift <= threshold or torch.equal(labels, previous):
+        moved = (labels != previous).nonzero()[:, 0]
+        if shift <= threshold or not len(moved):
             break
+        sums = _sums_after(moved, X, sums, previous, labels)
     inertia = (distances + norms).clamp_(min=0).sum(dtype=_widest_dtype(X.device)).item()
     return KMeansResult(centers, labels, inertia, n_iter)
+
+
+def _sums_after(moved: Tensor, X: Tensor, sums: Tensor, previous: Tensor, labels: Tensor) -> Tensor:
+    """Return the sums of the clusters after some samples have moved; most stay where they are."""
+    n_clusters = len(sums)
+    if 2 * len(moved) >= len(X) or sums.dtype != torch.float64:  # no digits to lose
+        return _cluster_sums(X, labels, n_clusters)
+    rows = X[moved]
+    gained = _cluster_sums(rows, labels[moved], n_clusters)
+    return sums + gained - _cluster_sums(rows, previous[moved], n_clusters)
 
 
 def _repair_empty(

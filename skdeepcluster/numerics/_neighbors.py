@@ -5,10 +5,9 @@ from torch import Tensor
 
 from skdeepcluster.numerics._settings import full_digits
 
-# A block of distances is at most 1024 x 16384 float32 (64 MiB): large enough that the matrix
-# product dominates, small enough to fit beside any data set.
-QUERY_BLOCK = 1024
-DATABASE_BLOCK = 16384
+# A block of distances is at most 2048 x 2048 float32 (16 MiB): large enough that the matrix product
+# dominates, small enough to stay near the processor and to fit beside any data set.
+BLOCK = 2048
 
 
 @full_digits()
@@ -16,7 +15,7 @@ def nearest_neighbors(X: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
     """Find the nearest other rows of every row, by Euclidean distance.
 
     Works in blocks: memory is bounded whatever the number of rows, and the full distance matrix
-    is never formed.
+    is never formed. Two blocks of rows meet once, for both.
 
     Parameters
     ----------
@@ -37,36 +36,28 @@ def nearest_neighbors(X: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
     # Distances do not change with the origin, and rounding is smallest around the mean.
     X = X - X.mean(dim=0)
     norms = X.square().sum(dim=1)
-    distances, indices = [], []
-    for start in range(0, n, QUERY_BLOCK):
-        queries = slice(start, min(start + QUERY_BLOCK, n))
-        best, where = _nearest_to_block(X, norms, queries, k)
-        squared = (best + norms[queries, None]).clamp_(min=0)
-        distances.append(squared.sqrt_())
-        indices.append(where)
-    return torch.cat(distances), torch.cat(indices)
+    # Of row x the smallest |y|^2 - 2 x.y over the rows y seen so far, and these rows.
+    best = X.new_full((n, k), torch.inf)
+    where = torch.zeros_like(best, dtype=torch.long)
+    for start in range(0, n, BLOCK):
+        ours = slice(start, start + BLOCK)
+        scores = torch.addmm(norms[ours], X[ours], X[ours].T, alpha=-2).fill_diagonal_(torch.inf)
+        _keep_nearest(best[ours], where[ours], scores, start)
+        for other in range(start + BLOCK, n, BLOCK):
+            theirs = slice(other, other + BLOCK)
+            products = X[ours] @ X[theirs].T
+            scores = torch.sub(norms[theirs], products, alpha=2)
+            _keep_nearest(best[ours], where[ours], scores, other)
+            scores = torch.sub(norms[ours], products.T.contiguous(), alpha=2)
+            _keep_nearest(best[theirs], where[theirs], scores, start)
+    return (best + norms[:, None]).clamp_(min=0).sqrt_(), where
 
 
-def _nearest_to_block(X: Tensor, norms: Tensor, queries: slice, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k smallest ``|x|^2 - 2 q.x`` over all rows x other than q, and their rows."""
-    best = X.new_empty(queries.stop - queries.start, 0)
-    where = torch.empty_like(best, dtype=torch.long)
-    for start in range(0, len(X), DATABASE_BLOCK):
-        stop = min(start + DATABASE_BLOCK, len(X))
-        scores = torch.addmm(norms[start:stop], X[queries], X[start:stop].T, alpha=-2)
-        _exclude_self(scores, queries.start - start)
-        found = scores.topk(min(k, stop - start), dim=1, largest=False)
-        best = torch.cat([best, found.values], dim=1)
-        where = torch.cat([where, found.indices + start], dim=1)
-        if best.shape[1] > k:
-            best, order = best.topk(k, dim=1, largest=False)
-            where = where.gather(1, order)
-    return best, where
-
-
-def _exclude_self(scores: Tensor, offset: int) -> None:
-    """Set to infinity the entries where query ``i`` meets database row ``i + offset``."""
-    rows = torch.arange(scores.shape[0], device=scores.device)
-    columns = rows + offset
-    inside = (columns >= 0) & (columns < scores.shape[1])
-    scores[rows[inside], columns[inside]] = torch.inf
+def _keep_nearest(best: Tensor, where: Tensor, scores: Tensor, offset: int) -> None:
+    """Let the smallest scores of some rows, from a number on, take the places of larger ones."""
+    k = best.shape[1]
+    found = scores.topk(min(k, scores.shape[1]), dim=1, largest=False)
+    nearest = torch.cat([best, found.values], dim=1).topk(k, dim=1, largest=False)
+    rows = torch.cat([where, found.indices + offset], dim=1)
+    best.copy_(nearest.values)
+    where.copy_(rows.gather(1, nearest.indices))

@@ -20,15 +20,10 @@ def reference(X, k):
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.double().numpy()).kneighbors()
 
 
-def set_blocks(monkeypatch, queries, database):
-    monkeypatch.setattr(_neighbors, "QUERY_BLOCK", queries)
-    monkeypatch.setattr(_neighbors, "DATABASE_BLOCK", database)
-
-
-@pytest.mark.parametrize(("queries", "database"), [(1024, 16384), (7, 5), (10, 1), (64, 100)])
+@pytest.mark.parametrize("block", [2048, 100, 64, 50, 7, 1])
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_against_scikit_learn(monkeypatch, k, queries, database):
-    set_blocks(monkeypatch, queries, database)
+def test_against_scikit_learn(monkeypatch, k, block):
+    monkeypatch.setattr(_neighbors, "BLOCK", block)
     X = random_rows(100, 6)
     distances, indices = nearest_neighbors(X, k)
     expected_distances, expected_indices = reference(X, k)
@@ -49,13 +44,12 @@ def test_digits_in_single_precision():
     n=st.integers(2, 40),
     d=st.integers(1, 5),
     k=st.integers(1, 45),
-    queries=st.integers(1, 50),
-    database=st.integers(1, 50),
+    block=st.integers(1, 50),
     seed=st.integers(0, 99),
 )
-def test_every_shape_and_block_size(n, d, k, queries, database, seed):
+def test_every_shape_and_block_size(n, d, k, block, seed):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        set_blocks(monkeypatch, queries, database)
+        monkeypatch.setattr(_neighbors, "BLOCK", block)
         X = random_rows(n, d, seed)
         distances, indices = nearest_neighbors(X, k)
     expected_distances, _ = reference(X, min(k, n - 1))
@@ -64,9 +58,9 @@ def test_every_shape_and_block_size(n, d, k, queries, database, seed):
     assert all(len(set(row)) == len(row) for row in indices.tolist())
 
 
-@pytest.mark.parametrize(("queries", "database"), [(1024, 16384), (3, 4)])
-def test_a_repeated_row_never_returns_itself(monkeypatch, queries, database):
-    set_blocks(monkeypatch, queries, database)
+@pytest.mark.parametrize("block", [2048, 3])
+def test_a_repeated_row_never_returns_itself(monkeypatch, block):
+    monkeypatch.setattr(_neighbors, "BLOCK", block)
     X = random_rows(5, 3, dtype=torch.float32).repeat(4, 1)
     distances, indices = nearest_neighbors(X, 3)
     assert (indices != torch.arange(20)[:, None]).all()
@@ -102,21 +96,20 @@ def test_data_far_from_zero():
     assert (near == far).float().mean() > 0.9
 
 
-def test_no_block_is_larger_than_planned(monkeypatch):
-    set_blocks(monkeypatch, 16, 32)
+def test_no_block_is_larger_than_planned_and_none_is_made_twice(monkeypatch):
+    monkeypatch.setattr(_neighbors, "BLOCK", 16)
     sizes = []
-    addmm = torch.addmm
 
-    def recording(*args, **kwargs):
-        result = addmm(*args, **kwargs)
-        sizes.append(tuple(result.shape))
-        return result
+    class Recording(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if function in (torch.addmm, torch.Tensor.matmul):
+                sizes.append(tuple(result.shape))
+            return result
 
-    monkeypatch.setattr(torch, "addmm", recording)
-    nearest_neighbors(random_rows(130, 3), 5)
-    assert max(rows for rows, _ in sizes) == 16
-    assert max(columns for _, columns in sizes) == 32
-    assert sum(rows * columns for rows, columns in sizes) == 130**2
+    with Recording():
+        nearest_neighbors(random_rows(64, 3), 5)
+    assert sizes == 10 * [(16, 16)]  # of the 16 pairs of blocks
 
 
 def test_the_input_is_not_written_to():
