@@ -75,6 +75,17 @@ ABLATION: dict[str, dict[str, Any]] = {  # of MiniClustering
     "fine-tuned encoder": {"fine_tune": True, "learning_rate": 1e-4},
     "no pretraining": {"pretraining": None},
 }
+CALIBRATED_ABLATION: dict[str, dict[str, Any]] = {  # of CalibratedDeepClustering
+    "calibrated: start alone": {"max_epochs": 0},
+    "calibrated: init=kmeans": {"init": "kmeans"},
+    "calibrated: init=random": {"init": "random"},
+    "calibrated: equal sizes": {"selection": "balanced"},
+    "calibrated: fixed threshold": {"confidence_threshold": 0.9},
+    "calibrated: no entropy": {"entropy_weight": 0.0},
+    "calibrated: a single head": {"calibration_head": False},
+    "calibrated: fine-tuned encoder": {"fine_tune": True},
+    "calibrated: gradient to the encoder": {"fine_tune": True, "stop_gradient": False},
+}
 STABLE_ABLATION: dict[str, dict[str, Any]] = {  # of StableClusterDiscrimination
     "stable: entropy": {"constraint": "entropy"},
     "stable: entropy, weak": {"constraint": "entropy", "entropy_weight": 0.012},
@@ -114,6 +125,7 @@ GENERATIVE_ABLATION: dict[str, dict[str, Any]] = {  # of GenerativeCalibrationCl
 }
 ABLATIONS: dict[Any, dict[str, dict[str, Any]]] = {
     MiniClustering: ABLATION,
+    CalibratedDeepClustering: CALIBRATED_ABLATION,
     StableClusterDiscrimination: STABLE_ABLATION,
     ProximityDeepClustering: PROXIMITY_ABLATION,
     GenerativeCalibrationClustering: GENERATIVE_ABLATION,

@@ -61,7 +61,7 @@ def prepare(task: Task, seed: int) -> Case:
     return Case(task, arguments, ari, adjusted_rand_score(task.y, kmeans))
 
 
-def ours(case: Case, weight: float = 4.0, margin: float = 0.1) -> str:
+def ours(case: Case, weight: float = 6.0, margin: float = 0.1) -> str:
     with patch.multiple(_start, SILHOUETTE_WEIGHT=weight, MARGIN=margin):
         return _start.choose_partition(*case.arguments)
 
@@ -91,8 +91,8 @@ RULES: dict[str, Callable[[Case], str]] = {
     "ours": ours,
     "ours, no margin": partial(ours, margin=-math.inf),
     "ours, margin .3": partial(ours, margin=0.3),
-    "ours, silhouette half": partial(ours, weight=2.0),
-    "ours, silhouette twice": partial(ours, weight=8.0),
+    "ours, silhouette half": partial(ours, weight=3.0),
+    "ours, silhouette twice": partial(ours, weight=12.0),
     "ours, no silhouette": partial(ours, weight=0.0),
     "the best candidate": lambda case: max(case.ari, key=lambda name: case.ari[name]),
 }

@@ -1,7 +1,7 @@
 """Hundreds of clustering tasks in families: what a rule or a constant has to be judged on.
 
     python benchmarks/tasks.py [--data DIR] [--seeds 3] [--families ...] [--methods MiniClustering]
-        [--max-rows 3000] [--short]
+        [--max-rows 3000] [--short] [--ablation]
 
 A few arrays are soon known by heart. Here each seed draws a new task of every family: shapes,
 small tables, embeddings of texts and images. What is chosen by looking at some families (a rule, a
@@ -13,6 +13,10 @@ are left out. All methods get the same array and the number of classes; labels a
 score. Prints a line per task (ARI of KMeans and of each method) and a summary, in which each family
 counts the same however many tasks it has, and appends JSON records to ``--output`` as it goes.
 ``--short`` takes one seed and 1,000 rows at most: some minutes on one core.
+
+``--ablation`` leaves out or changes one part of each method after the other, without calibration,
+which changes no label, and prints what that changes: the mean over families and its standard error,
+and the shares of tasks that are better and worse by more than .01.
 """
 
 import argparse
@@ -25,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from features import METHODS, append
+from features import ABLATIONS, METHODS, append
 from sklearn import datasets
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
@@ -374,15 +378,31 @@ def measure(task: Task, seed: int, methods: Sequence[str]) -> Iterator[dict[str,
             task.n_clusters, random_state=seed, calibrate=False
         )
     for name, estimator in estimators.items():
-        yield {
-            "family": task.family,
-            "task": task.name,
-            "seed": seed,
-            "shape": list(task.X.shape),
-            "n_clusters": task.n_clusters,
-            "method": name,
-            **evaluate(task, estimator),
-        }
+        yield record_of(task, seed, name, estimator)
+
+
+def ablate(task: Task, seed: int, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield a record of KMeans, one of each method, and one of each change of a part of it."""
+    kmeans = KMeans(task.n_clusters, n_init=10, random_state=seed % 2**32)
+    yield record_of(task, seed, BASELINE, kmeans)
+    for name in methods:
+        for change, parameters in {name: {}, **ABLATIONS[METHODS[name]]}.items():
+            estimator = METHODS[name](
+                task.n_clusters, random_state=seed, calibrate=False, **parameters
+            )
+            yield record_of(task, seed, change, estimator)
+
+
+def record_of(task: Task, seed: int, name: str, estimator: Any) -> dict[str, Any]:
+    return {
+        "family": task.family,
+        "task": task.name,
+        "seed": seed,
+        "shape": list(task.X.shape),
+        "n_clusters": task.n_clusters,
+        "method": name,
+        **evaluate(task, estimator),
+    }
 
 
 def by_family(records: list[dict[str, Any]], method: str, score: str) -> dict[str, np.ndarray]:
@@ -431,6 +451,24 @@ def report(records: list[dict[str, Any]]) -> None:
         )
 
 
+def report_ablation(records: list[dict[str, Any]], methods: Sequence[str]) -> None:
+    """Print what each change of a part does to the ARI of the whole method."""
+    print(f"\n{'':36}{'ARI':>6}{'change':>8}{'+-':>6}{'better':>8}{'worse':>7}{'seconds':>9}")
+    for method in methods:
+        whole = by_family(records, method, "ARI")
+        for name in (method, *ABLATIONS[METHODS[method]]):
+            ari = by_family(records, name, "ARI")
+            changes = {family: ari[family] - whole[family] for family in whole}
+            means = np.array([values.mean() for values in changes.values()])
+            every = np.concatenate(list(changes.values()))
+            error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+            print(
+                f"{name:36}{over_families(ari):6.3f}{means.mean():+8.3f}{error:6.3f}"
+                f"{np.mean(every > BELOW):8.0%}{np.mean(every < -BELOW):7.0%}"
+                f"{over_families(by_family(records, name, 'seconds')):9.2f}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
@@ -440,6 +478,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=["MiniClustering"])
     parser.add_argument("--max-rows", type=int, default=20_000)
     parser.add_argument("--short", action="store_true", help="one seed, 1,000 rows at most")
+    parser.add_argument("--ablation", action="store_true", help="without one part after the other")
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
 
@@ -453,16 +492,18 @@ def main() -> None:
     MiniClustering(2, random_state=0).fit(np.eye(8, dtype=np.float32))
     records = []
     for seed, task in tasks(seeds, arguments.families, arguments.data, max_rows):
-        for record in measure(task, seed, arguments.methods):
-            records.append(record)
-            append(record, arguments.output)
-        kmeans, *others = records[-1 - 2 * len(arguments.methods) :]
-        print(
-            f"{task.family:20}{task.name:28}{task.X.shape!s:>14}  "
-            + "  ".join(f"{record['ARI']:.3f}" for record in [kmeans, *others[::2]]),
-            flush=True,
-        )
-    report(records)
+        print(f"{task.family:20}{task.name:28}{task.X.shape!s:>14}", end="", flush=True)
+        run = ablate if arguments.ablation else measure
+        for found in run(task, seed, arguments.methods):
+            records.append(found)
+            append(found, arguments.output)
+            if not found["method"].endswith(", softmax"):
+                print(f"  {found['ARI']:.3f}", end="", flush=True)
+        print()
+    if arguments.ablation:
+        report_ablation(records, arguments.methods)
+    else:
+        report(records)
 
 
 if __name__ == "__main__":
