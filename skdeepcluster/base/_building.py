@@ -26,7 +26,7 @@ from skdeepcluster.networks import (
     build_backbone,
     is_pretrained,
 )
-from skdeepcluster.numerics import nearest_neighbors
+from skdeepcluster.numerics import evenly_spaced, nearest_neighbors
 
 # Exact neighbours cost n^2; pretraining draws some 200,000 samples and needs no larger graph.
 GRAPH_ROWS = 2**15
@@ -171,9 +171,12 @@ def _warn_about_scales(mean: Tensor, variance: Tensor, feature_name: Callable[[i
 
 def _warn_about_pixels(source: Source, low: float, high: float) -> None:
     """Warn if a few pixels lie so far out that all others are the same beside them."""
-    n = len(source)
-    few = torch.linspace(0, n - 1, min(n, LOOKED_AT), dtype=torch.float64).round().long()
-    pixels = source.rows(few).flatten()[:LOOKED_AT_PIXELS].cpu().double()
+    pixels = (
+        source.rows(evenly_spaced(len(source), LOOKED_AT))
+        .flatten()[:LOOKED_AT_PIXELS]
+        .cpu()
+        .double()
+    )
     usual = torch.quantile(pixels, torch.tensor([0.01, 0.99], dtype=torch.float64))
     spread = (usual[1] - usual[0]).item()
     if 0 < spread < LEAST_SHARE * (high - low):

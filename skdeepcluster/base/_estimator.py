@@ -35,6 +35,7 @@ from skdeepcluster.base._validation import (
 from skdeepcluster.data import Source, check_targets
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.networks import DEFAULT_IMAGE_BACKBONE, ClusterModel
+from skdeepcluster.numerics import evenly_spaced
 from skdeepcluster.training import (
     MAX_SEED,
     CheckpointFolder,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 # Up to so many pixels images are small enough for one thread (benchmarks/threads.py).
 SMALL_IMAGE_PIXELS = 100
+# Samples by which the data of two fits are compared.
+FINGERPRINT_ROWS = 64
 # Where the pages of the API reference lie.
 REFERENCE = "https://skdeepcluster.readthedocs.io/en/stable/generated"
 
@@ -294,7 +297,7 @@ class DeepEstimator(
             for name, value in sorted(self.get_params().items())
             if name.split("__")[-1] not in free and not isinstance(value, np.random.RandomState)
         }
-        index = torch.linspace(0, len(source) - 1, min(len(source), 64)).round().long()
+        index = evenly_spaced(len(source), FINGERPRINT_ROWS)
         rows = source.rows(index).cpu().double().numpy()  # however wide it came
         return {
             "estimator": type(self).__name__,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skdeepcluster.numerics import centroid_silhouette
+from skdeepcluster.numerics import centroid_silhouette, evenly_spaced
 from skdeepcluster.objectives import DiscriminationHead
 
 JUDGED_ROWS = 2**14
@@ -23,7 +23,7 @@ class Judgement(NamedTuple):
 
 def judged_rows(n_samples: int) -> Tensor:
     """Return the rows by which partitions are compared: all, or some spread evenly."""
-    return torch.linspace(0, n_samples - 1, min(n_samples, JUDGED_ROWS)).round().long()
+    return evenly_spaced(n_samples, JUDGED_ROWS)
 
 
 @torch.no_grad()

@@ -40,6 +40,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 NUMERIC_TYPES = [
     np.float64, np.float32, np.float16, np.int16, np.uint16, np.int8, np.uint8, np.bool_
 ]  # fmt: skip
+# Of what networks compute in.
+LARGEST = float(np.finfo(np.float32).max)
 # Rows whose values are checked at a time.
 CHECKED_ROWS = 2**12
 # For errors about anything else.
@@ -218,8 +220,13 @@ def _open_tensor(estimator: TakesSamples, X: Tensor, device: torch.device, reset
             "X has to be a tensor of shape (n_samples, n_features) or (n_samples, channels, "
             f"height, width) with samples and features in it, got shape {tuple(X.shape)}."
         )
+    if X.is_complex():
+        raise ValueError("Complex data not supported: X is a tensor of complex numbers.")
     if X.is_floating_point() and not bool(X.isfinite().all()):
         raise ValueError("Input X contains NaN or infinity. Impute or remove those rows.")
+    if X.dtype == torch.float64 and bool((X.abs() > LARGEST).any()):
+        sample, *feature = (X.abs() > LARGEST).nonzero()[0].tolist()
+        raise _too_large(sample, feature)
     if X.ndim == 4 and _has_channels_last(estimator, tuple(X.shape[1:]), reset):
         X = X.permute(0, 3, 1, 2)
     _record_shape(estimator, X.shape[1:], reset)
@@ -268,7 +275,7 @@ def _open_array(estimator: TakesSamples, X: Any, device: torch.device, reset: bo
     _check_values(estimator, array)
     last = array.ndim == 4 and _has_channels_last(estimator, array.shape[1:], reset)
     shape = (array.shape[3], *array.shape[1:3]) if last else array.shape[1:]
-    _record_shape(estimator, shape, reset)
+    _record_shape(estimator, shape, reset, has_names=array.ndim == 2)
     return open_array(array, device, channels_last=last)
 
 
@@ -287,22 +294,27 @@ def _check_values(estimator: TakesSamples, X: np.ndarray[Any, Any]) -> None:
 
     A part at a time: for some types scikit-learn's own check takes as much memory as they do.
     """
-    limit = np.finfo(np.float32).max
     name = type(estimator).__name__
     for start in range(0, len(X), CHECKED_ROWS):
         part = X[start : start + CHECKED_ROWS]
         with np.errstate(invalid="ignore"):  # it adds all up first, and infinities may cancel
             assert_all_finite(part, estimator_name=name, input_name="X")
-        if part.dtype == np.float64 and max(part.max(initial=0), -part.min(initial=0)) > limit:
-            sample, feature = np.argwhere(abs(part) > limit)[0][:2]
-            where = f"sample {start + sample}" + (f", feature {feature}" if X.ndim == 2 else "")
-            raise ValueError(
-                f"Input X contains a value too large for dtype('float32'), in which networks "
-                f"compute: {where}. Rescale X."
-            )
+        if part.dtype == np.float64 and max(part.max(initial=0), -part.min(initial=0)) > LARGEST:
+            sample, *feature = np.argwhere(abs(part) > LARGEST)[0].tolist()
+            raise _too_large(start + sample, feature)
 
 
-def _record_shape(estimator: TakesSamples, shape: tuple[int, ...], reset: bool) -> None:
+def _too_large(sample: int, place: list[int]) -> ValueError:
+    where = f"sample {sample}" + (f", feature {place[0]}" if len(place) == 1 else "")
+    return ValueError(
+        "Input X contains a value too large for dtype('float32'), in which networks compute: "
+        f"{where}. Rescale X."
+    )
+
+
+def _record_shape(
+    estimator: TakesSamples, shape: tuple[int, ...], reset: bool, *, has_names: bool = False
+) -> None:
     """Remember the shape of a sample in ``fit``; later, compare with it."""
     images = len(shape) == 3
     if 0 in shape:
@@ -312,9 +324,10 @@ def _record_shape(estimator: TakesSamples, shape: tuple[int, ...], reset: bool) 
     if reset:
         estimator.n_features_in_ = int(np.prod(shape))
         estimator.__dict__.pop("paths_", None)
+        if not has_names:
+            estimator.__dict__.pop("feature_names_in_", None)
         if images:
             estimator.image_shape_ = tuple(shape)
-            estimator.__dict__.pop("feature_names_in_", None)
         else:
             estimator.__dict__.pop("image_shape_", None)
         return

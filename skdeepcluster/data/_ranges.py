@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from skdeepcluster.data._sources import Source
+from skdeepcluster.numerics import evenly_spaced
 
 # Images from which a range is taken. It tells scales apart, which differ by a factor of hundreds.
 RANGE_ROWS = 256
@@ -77,8 +78,7 @@ class ScaledSource:
 
 def pixel_range(source: Source) -> PixelRange:
     """Return the range of at most 256 images, spread evenly over the source."""
-    n = len(source)
-    index = torch.linspace(0, n - 1, min(n, RANGE_ROWS), dtype=torch.float64).round().long()
+    index = evenly_spaced(len(source), RANGE_ROWS)
     low, high, is_bytes, is_whole = torch.inf, -torch.inf, False, True
     for part in torch.split(index, 32):
         rows = source.rows(part)

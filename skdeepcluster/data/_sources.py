@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics import evenly_spaced
+
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
 RESIDENT_SHARE = 0.5
@@ -299,6 +301,4 @@ def moments(source: Source, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def _spaced_rows(source: Source) -> tuple[Tensor, ...]:
     """Return row numbers spread evenly over the whole data set, in batches."""
-    n = len(source)
-    spaced = torch.linspace(0, n - 1, min(n, STATISTICS_ROWS), dtype=torch.float64).round().long()
-    return torch.split(spaced, STATISTICS_BATCH)
+    return torch.split(evenly_spaced(len(source), STATISTICS_ROWS), STATISTICS_BATCH)

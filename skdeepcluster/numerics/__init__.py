@@ -17,6 +17,7 @@ from skdeepcluster.numerics._partitions import best_separated, merged_partitions
 from skdeepcluster.numerics._propagation import propagate_labels
 from skdeepcluster.numerics._settings import SharedSetting, full_digits
 from skdeepcluster.numerics._silhouette import centroid_silhouette
+from skdeepcluster.numerics._spaced import evenly_spaced
 
 __all__ = [
     "KMeansResult",
@@ -31,6 +32,7 @@ __all__ = [
     "contingency_table",
     "cosine_affinity",
     "entered_draws",
+    "evenly_spaced",
     "full_digits",
     "kmeans",
     "label_counts",

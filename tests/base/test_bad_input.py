@@ -255,3 +255,27 @@ def test_a_failed_fit_leaves_the_estimator_usable(sound_estimator):
     with pytest.raises(ValueError, match="NaN"):
         sound_estimator.fit(np.full((9, 2), np.nan))
     assert adjusted_rand_score(Y, sound_estimator.fit_predict(X)) > 0.95
+
+
+# A tensor on an accelerator is never an array on the way: it has checks of its own.
+ELSEWHERE = {
+    "complex": (torch.tensor(GOOD) * 1j, "Complex data not supported"),
+    "NaN": (torch.tensor(with_entry(np.nan)), "contains NaN or infinity"),
+    "beyond single precision": (torch.tensor(with_entry(-1e300)), f"{LARGE} 5, feature 1"),
+    "an image beyond it": (
+        torch.full((24, 3, 8, 8), 1e300, dtype=torch.float64),
+        f"{LARGE} 0. Rescale",
+    ),
+    "one axis": (torch.tensor(GOOD[:, 0]), "has to be a tensor of shape"),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_tensors_on_an_accelerator_are_refused_alike(kind, monkeypatch):
+    data, message = ELSEWHERE[kind]
+    monkeypatch.setattr("skdeepcluster.base._validation._share_memory", torch.Tensor.detach)
+    model = clone(QUICK)
+    with pytest.raises(ValueError, match=pattern(message)):
+        model.fit(data)
+    labels = model.fit(GOOD).labels_
+    np.testing.assert_array_equal(model.fit(torch.tensor(GOOD)).labels_, labels)

@@ -118,6 +118,20 @@ def test_vectors_are_read_from(kind):
     assert not hasattr(model, "feature_names_in_")
 
 
+@pytest.mark.parametrize(
+    "kind", ["a tensor elsewhere", "a list of tensors", "a Dataset", "an array"]
+)
+def test_names_of_an_earlier_table_are_forgotten(kind, monkeypatch):
+    model = short(MiniClustering).fit(pd.DataFrame(E, columns=list("abcd")))
+    assert list(model.feature_names_in_) == list("abcd")
+    if kind == "a tensor elsewhere":
+        monkeypatch.setattr("skdeepcluster.base._validation._share_memory", torch.Tensor.detach)
+    rows = torch.from_numpy(E)
+    again = {"a list of tensors": list(rows), "a Dataset": Listed(rows), "an array": E}
+    model.fit(again.get(kind, rows)).predict(E)
+    assert not hasattr(model, "feature_names_in_")
+
+
 @EVERYONE
 @pytest.mark.parametrize("kind", ["a series of arrays", "a column of lists"])
 def test_vectors_are_read_by_everyone_from(estimator, kind):
