@@ -6,11 +6,12 @@ from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 
 from tests.callback_helpers import Watcher
+from tests.instances import fitted
 from tests.samples import X, Y
 
 
 def test_history_has_one_record_per_epoch(estimator):
-    estimator.fit(X)
+    estimator = fitted(estimator)
     clustering = [r for r in estimator.history_ if r["phase"] == "clustering"]
     assert len(clustering) == estimator.n_iter_ > 0
     assert [r["epoch"] for r in clustering] == list(range(estimator.n_iter_))

@@ -69,7 +69,9 @@ def test_small_clusters_beside_large_ones_are_found(method, sizes, n_features):
     np.testing.assert_array_equal(model.predict(data), model.labels_)
 
 
-@pytest.mark.parametrize("sizes", [(300, 60, 8), (400, 150, 50, 20, 8)])
+@pytest.mark.parametrize(
+    "sizes", [(300, 60, 8), pytest.param((400, 150, 50, 20, 8), marks=pytest.mark.slow)]
+)
 def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, sizes):
     data, _ = unequal_blobs(sizes, 3)
     kept = []

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import nn
 
 from tests.callback_helpers import KillAfter, Killed
-from tests.instances import CLUSTERERS, ESTIMATORS, LOST_CLUSTERS
+from tests.instances import CLUSTERERS, ESTIMATORS, LOST_CLUSTERS, fitted
 from tests.samples import X
 
 # A start is not resumable, so one of those that follow a pretraining tells nothing new.
@@ -27,7 +27,7 @@ PHASES = [
 @pytest.mark.parametrize(("name", "phase"), PHASES)
 def test_a_fit_killed_in_any_phase_resumes_to_the_same_bits(name, phase, tmp_path):
     estimator = clone(ESTIMATORS[name])
-    whole = clone(estimator).fit(X)
+    whole = fitted(estimator)
     estimator.set_params(checkpoint_dir=tmp_path)
     with pytest.raises(Killed):
         clone(estimator).set_callbacks(KillAfter(phase, 5)).fit(X)

@@ -167,7 +167,7 @@ def test_the_generator_learns_on_and_is_relied_upon(fitted):
 
 
 def test_the_generator_forgets_nothing_when_the_clustering_begins():
-    images = load_digits().images[:512, None].astype(np.float32) / 16
+    images = load_digits().images[:256, None].astype(np.float32) / 16
     parameters = {"generation_epochs": 10, "max_epochs": 6, "generated_ratio": 0.1}
     model = GenerativeCalibrationClustering(
         2, backbone="test_resnet", pretraining=None, calibrate=False, random_state=0, **parameters
