@@ -201,9 +201,9 @@ class DeepEstimator(
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the networks as CPU tensors, so that they load where there is no accelerator."""
         state = dict(super().__getstate__())  # it may be our own __dict__
-        for name in self._NETWORKS:
-            if name in state:
-                state[name] = on_cpu(state[name])
+        for name, value in state.items():
+            if name in self._NETWORKS or lies_elsewhere(value):  # a backbone of the user's may
+                state[name] = on_cpu(value)
         return state
 
     @property
@@ -326,13 +326,17 @@ class DeepEstimator(
         """Give the number of samples, and what the networks say about them, batch by batch."""
         check_is_fitted(self)
         with undisturbed():
-            try:
-                device = choose_device(self.device)
-            except ValueError:  # fitted on a device that this machine does not have
-                device = torch.device("cpu")
+            device = self._device_of_answers()
             source = open_source(self, X, device, reset=False)
             with intra_op_threads(self._n_threads(device)):
                 yield len(source), infer(self._model, source, self._second_opinion())
+
+    def _device_of_answers(self) -> torch.device:
+        """Return where a fitted estimator computes."""
+        try:
+            return choose_device(self.device)
+        except ValueError:  # fitted on a device that this machine does not have
+            return torch.device("cpu")
 
     def _infer(
         self,
@@ -385,6 +389,14 @@ def _identity(parameter: Any) -> str:
         if isinstance(tensor, Tensor):
             digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{parameter!r} with weights {digest.hexdigest()[:16]}"
+
+
+def lies_elsewhere(value: Any) -> bool:
+    """Whether something is a network that does not lie on the CPU."""
+    if not isinstance(value, nn.Module):
+        return False
+    tensors = itertools.chain(value.parameters(), value.buffers())
+    return any(tensor.device.type != "cpu" for tensor in tensors)
 
 
 def on_cpu(network: nn.Module | None) -> nn.Module | None:

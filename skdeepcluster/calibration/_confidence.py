@@ -211,7 +211,7 @@ def fit_confidence(
     hook : EpochHook
         Told about every epoch.
     """
-    head = ConfidenceHead(views, n_clusters)
+    head = ConfidenceHead(views, n_clusters).to(votes.device)
     head.start_from(views, labels, votes)
     for parameter in head.parameters():
         parameter.data = trainer.agreed(parameter.data)

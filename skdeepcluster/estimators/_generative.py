@@ -357,12 +357,12 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         else:
             labels = (torch.arange(n_samples) % n_clusters).sort().values
         prepare: Any = self._model.prepare
-        device = self._objective.prior.device
+        device = self._device_of_answers()
         generator = torch.Generator()
         generator.manual_seed(int(check_random_state(random_state).randint(MAX_SEED)))
         noise = torch.randn(n_samples, *self._sample_shape, generator=generator)
-        made = self._objective.generate(noise.to(device), labels.to(device))
-        made = made.cpu()
+        objective = self._objective.to(device)  # predict moves no more of it than it needs
+        made = objective.generate(noise.to(device), labels.to(device)).cpu()
         made = copy.deepcopy(prepare).cpu().inverse(made if made.ndim > 2 else made.double())
         samples: NDArray[Any] = made.numpy()
         return samples

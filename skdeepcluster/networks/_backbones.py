@@ -135,7 +135,7 @@ def same_backbone(
     return (
         repr(one) == repr(other)
         and state.keys() == weights.keys()
-        and all(torch.equal(state[name], weights[name]) for name in state)
+        and all(torch.equal(state[name].cpu(), weights[name].cpu()) for name in state)
     )
 
 
