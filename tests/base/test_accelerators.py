@@ -1,0 +1,141 @@
+"""What only an accelerator shows: networks and modules that lie there, and those that come back."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from torch import nn
+
+import skdeepcluster
+from skdeepcluster import GenerativeCalibrationClustering, MiniClustering
+from skdeepcluster.calibration import RegionCalibrator
+from skdeepcluster.pretraining import SimCLR
+from tests.instances import (
+    CLUSTERERS,
+    EVERYONE,
+    LOST_CLUSTERS,
+    PRETRAINERS,
+    brief,
+    tiny_backbone,
+)
+from tests.samples import IMAGES, X
+from tests.virtual_cuda import CUDA, virtual_cuda
+
+
+@pytest.fixture
+def cuda():
+    """Return a device of CUDA: a real one where there is one."""
+    if torch.cuda.is_available():
+        yield torch.device("cuda", torch.cuda.current_device())
+    else:
+        with virtual_cuda():
+            yield CUDA
+
+
+def small_backbone(device):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)).to(device)
+
+
+def quick(estimator, **parameters):
+    return brief(estimator, 1, pretraining=SimCLR(max_epochs=1), **parameters)
+
+
+@LOST_CLUSTERS
+@EVERYONE
+def test_a_fit_runs_there_and_its_pickle_without(estimator, cuda):
+    model = quick(estimator).fit(X)
+    assert model.device_ == str(cuda)
+    assert next(model._model.parameters()).device == cuda
+    embedding = model.transform(X)
+    again = pickle.loads(pickle.dumps(model))
+    assert next(again._model.parameters()).device.type == "cpu"
+    again.set_params(device="cpu")
+    np.testing.assert_allclose(again.transform(X), embedding, atol=1e-4)
+    if hasattr(model, "labels_"):
+        np.testing.assert_array_equal(model.predict(X), model.labels_)
+        np.testing.assert_allclose(again.predict_proba(X), model.predict_proba(X), atol=1e-4)
+
+
+@LOST_CLUSTERS
+@EVERYONE
+def test_on_images_too(estimator, cuda):
+    model = quick(estimator, backbone=tiny_backbone(), n_clusters=2).fit(IMAGES)
+    assert next(model._model.parameters()).device == cuda
+    embedding = model.transform(IMAGES)
+    again = pickle.loads(pickle.dumps(model)).set_params(device="cpu")
+    np.testing.assert_allclose(again.transform(IMAGES), embedding, atol=1e-3)
+
+
+@pytest.mark.parametrize("estimator", CLUSTERERS)
+def test_fits_go_on_from_a_checkpoint_and_from_a_file(estimator, cuda, tmp_path):
+    model = quick(estimator, checkpoint_dir=tmp_path / "checkpoint").fit(X)
+    again = clone(model).fit(X)  # loaded, not done again
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
+    skdeepcluster.save(model, tmp_path / "model")
+    loaded = skdeepcluster.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(X), model.labels_)
+    if "warm_start" in loaded.get_params():
+        loaded.set_params(warm_start=True, checkpoint_dir=None).fit(X)
+        assert next(loaded._model.parameters()).device == cuda
+
+
+def test_another_clusterer_is_calibrated_beside_it(cuda):
+    calibrator = RegionCalibrator(KMeans(3, random_state=0), random_state=0).fit(X)
+    assert calibrator.predict_proba(X).shape == (len(X), 3)
+
+
+# Waits per step that each method may have: one more, and a fast card has nothing to do.
+MOST_WAITS = 1
+
+
+@LOST_CLUSTERS
+@pytest.mark.skipif(torch.cuda.is_available(), reason="waits are counted on the virtual device")
+@pytest.mark.parametrize("estimator", CLUSTERERS + PRETRAINERS)
+@pytest.mark.parametrize("images", [False, True], ids=["features", "images"])
+def test_a_step_hardly_waits(estimator, images):
+    data = IMAGES if images else X[:24]
+    backbone = {"backbone": tiny_backbone()} if images else {}
+    waits = {}
+    for n_steps in (2, 4):
+        parameters = {"batch_size": 24 // n_steps, "pretraining": None, "calibrate": False}
+        with virtual_cuda() as device:
+            brief(estimator, 1, n_clusters=2, **backbone, **parameters).fit(data)
+        waits[n_steps] = device.waits_of_steps
+    more = waits[4] - waits[2]
+    assert more.total() / 2 <= MOST_WAITS, more
+
+
+@LOST_CLUSTERS
+@pytest.mark.parametrize("change", ["none", "pickle", "to the CPU", "to the CPU, and predict"])
+def test_samples_are_generated_wherever_the_networks_lie(change, cuda):
+    model = quick(GenerativeCalibrationClustering, calibrate=False).fit(X)
+    expected = model.sample(6, random_state=0)
+    if change == "pickle":
+        model = pickle.loads(pickle.dumps(model))
+    elif change != "none":
+        model.set_params(device="cpu")
+    if change == "to the CPU, and predict":
+        model.predict(X)
+    np.testing.assert_allclose(model.sample(6, random_state=0), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pickle_is_readable_without_the_device_of_a_user_s_backbone(nested, cuda):
+    backbone = small_backbone(cuda)
+    pretraining = SimCLR(max_epochs=1, backbone=backbone) if nested else None
+    model = brief(MiniClustering, 1, backbone=backbone, pretraining=pretraining).fit(X)
+    again = pickle.loads(pickle.dumps(model))
+    modules = [again.backbone, again._model, *([again.pretraining.backbone] if nested else [])]
+    assert {p.device.type for module in modules for p in module.parameters()} == {"cpu"}
+    assert next(model.backbone.parameters()).device == cuda  # which is the user's
+    np.testing.assert_array_equal(again.predict(X), model.labels_)
+
+
+def test_backbones_on_two_devices_are_the_same(cuda):
+    pretraining = SimCLR(max_epochs=1, backbone=small_backbone(cuda))
+    model = brief(MiniClustering, 1, backbone=small_backbone("cpu"), pretraining=pretraining)
+    assert len(model.fit(X).labels_) == len(X)
