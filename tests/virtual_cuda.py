@@ -96,7 +96,8 @@ class DeviceTensor(Tensor):
         """Come back where it was; who reads a file of torch.save says where to instead."""
         if _is_below("torch/serialization.py"):
             return self.cpu().__reduce_ex__(protocol)
-        return DeviceTensor, (self.cpu(),)
+        is_parameter = getattr(self, "_is_param", False)
+        return _rebuilt, (self.detach().cpu(), is_parameter, self.requires_grad)
 
     def __repr__(self, **_):
         return f"{self.inside!r} on {CUDA}"
@@ -106,6 +107,13 @@ class DeviceTensor(Tensor):
         raise RuntimeError(f"{func} outside virtual_cuda()")
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+
+
+def _rebuilt(inside, is_parameter, requires_grad):
+    tensor = DeviceTensor(inside).requires_grad_(requires_grad)
+    if is_parameter:
+        tensor._is_param = True
+    return tensor
 
 
 class DeviceGenerator(torch.Generator):
