@@ -115,7 +115,7 @@ class Contrast(nn.Module):
             others = ~torch.eye(len(index), dtype=torch.bool)
             repulsion = similarities[others].square().mean()
             return -2 * similarities.diagonal().mean() + self.temperature * repulsion, {}
-        weights = self.weights(index, self.around).fill_diagonal_(1)
+        weights = self.weights(index, self.around).clone().fill_diagonal_(1)
         temperature = torch.full((len(index), 1), self.temperature)
         if self.balance:
             share = torch.bincount(self.around.merged).float() / len(self.around.merged)

@@ -415,6 +415,40 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "numerics/_spaced.py",
+        "numerics/test_spaced.py",
+        [
+            (", dtype=torch.float64", ""),
+            ("n_rows - 1", "n_rows"),
+            ("min(n_rows, most), dtype", "most, dtype"),
+        ],
+    ),
+    (
+        "base/_estimator.py",
+        "base/test_accelerators.py",
+        [("or lies_elsewhere(value)", "")],
+    ),
+    (
+        "networks/_backbones.py",
+        "base/test_accelerators.py",
+        [("state[name].cpu(), weights[name].cpu()", "state[name], weights[name]")],
+    ),
+    (
+        "calibration/_confidence.py",
+        "base/test_accelerators.py",
+        [
+            (
+                "ConfidenceHead(views, n_clusters).to(votes.device)",
+                "ConfidenceHead(views, n_clusters)",
+            )
+        ],
+    ),
+    (
+        "estimators/_generative.py",
+        "base/test_accelerators.py",
+        [("self._objective.to(device)", "self._objective")],
+    ),
+    (
         "numerics/_neighbors.py",
         "numerics/test_neighbors.py",
         [

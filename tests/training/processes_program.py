@@ -30,7 +30,7 @@ from skdeepcluster.training._processes import average_gradients, shared_batches
 
 X, _ = make_blobs(300, centers=6, n_features=10, cluster_std=3.0, random_state=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
-SHORT = {"max_epochs": 10, "pretraining": SimCLR(max_epochs=20)}
+SHORT = {"max_epochs": 5, "pretraining": SimCLR(max_epochs=10)}
 # Who is a neighbour is all or nothing, and so are votes: with larger steps, and as long as
 # clusters are not apart, rounding decides.
 CAREFUL = {
