@@ -57,8 +57,9 @@ class CalibratedDeepClustering(TwoStageClusterer):
     and how many: of a cluster's candidates as many as the sum of their confidences says are right.
 
     On feature arrays a strong view is one of a sample's nearest neighbours, and a short
-    contrastive pretraining of a small encoder comes first. On images it is a random crop, changed
-    by four random operations, with a square cut out.
+    contrastive pretraining of a small encoder comes first; what the heads learn after their start
+    changes next to nothing there, see the user guide. On images it is a random crop, changed by
+    four random operations, with a square cut out.
 
     Parameters
     ----------

@@ -38,8 +38,9 @@ class MiniClustering(TwoStageClusterer):
     swallowed.
 
     On feature arrays the two views are a sample and one of its nearest neighbours, and a short
-    contrastive pretraining of a small encoder comes first. On images the views are random crops,
-    flips and colour changes.
+    contrastive pretraining of a small encoder comes first; what the heads learn after their start
+    changes next to nothing there, see the user guide. On images the views are random crops, flips
+    and colour changes.
 
     Parameters
     ----------

@@ -53,7 +53,8 @@ class ProximityDeepClustering(DeepClusterer):
     the end, by k-means on the codes, so no early mistake is learned.
 
     The paper's equations were not available: this is reconstructed from the paper's description and
-    the auto-encoder of its authors' earlier method. See the user guide for what was inferred.
+    the auto-encoder of its authors' earlier method. See the user guide for what was inferred. On
+    feature arrays it is a little better than k-means on average, and worse on some.
 
     Parameters
     ----------
