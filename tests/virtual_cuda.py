@@ -314,7 +314,8 @@ def virtual_cuda():
             stack.enter_context(mock.patch.object(torch, name, make))
         # It asks the driver.
         check = "_accelerator_graph_capture_health_check"
-        stack.enter_context(mock.patch.object(torch.optim.Optimizer, check, _no_operation))
+        patch = mock.patch.object(torch.optim.Optimizer, check, _no_operation, create=True)
+        stack.enter_context(patch)
         stack.callback(DeviceGenerator.there.clear)
         stack.callback(_engine._make_fabric.cache_clear)
         _engine._make_fabric.cache_clear()

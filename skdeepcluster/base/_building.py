@@ -171,12 +171,8 @@ def _warn_about_scales(mean: Tensor, variance: Tensor, feature_name: Callable[[i
 
 def _warn_about_pixels(source: Source, low: float, high: float) -> None:
     """Warn if a few pixels lie so far out that all others are the same beside them."""
-    pixels = (
-        source.rows(evenly_spaced(len(source), LOOKED_AT))
-        .flatten()[:LOOKED_AT_PIXELS]
-        .cpu()
-        .double()
-    )
+    few = source.rows(evenly_spaced(len(source), LOOKED_AT)).flatten()
+    pixels = few[:LOOKED_AT_PIXELS].cpu().double()
     usual = torch.quantile(pixels, torch.tensor([0.01, 0.99], dtype=torch.float64))
     spread = (usual[1] - usual[0]).item()
     if 0 < spread < LEAST_SHARE * (high - low):
