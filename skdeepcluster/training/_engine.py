@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 
 from skdeepcluster.training._processes import ONE_PROCESS, Processes
 
@@ -84,7 +86,17 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
         devices=processes.devices, num_nodes=processes.num_nodes, strategy=Unwrapped(), **how
     )
     fabric.launch()
+    atexit.register(_part)
     return fabric
+
+
+def _part() -> None:
+    """Leave the other processes, which Fabric does with NCCL alone.
+
+    A thread of gloo that lets go of its last tensor while the interpreter ends would abort it.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextmanager

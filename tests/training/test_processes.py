@@ -196,19 +196,22 @@ def test_each_process_has_a_gpu_of_its_own(started, launcher):
 
 
 JOINED = """
-    import sys
-    import numpy as np
+    import torch
     from sklearn.datasets import make_blobs
+    from torch import distributed
     from skdeepcluster import MiniClustering
 
     X, _ = make_blobs(100, random_state=0)
     model = MiniClustering(3, random_state=0, max_epochs=3).fit(X)
-    from torch import distributed
     print(distributed.get_world_size(), *model.labels_)
+    # The program ends while threads of gloo still hold tensors, as it may after any fit.
+    under_way = [distributed.all_reduce(torch.ones(30_000), async_op=True) for _ in range(40)]
+    under_way[30].wait()
+    del under_way
 """
 
 
-def test_processes_of_slurm_find_each_other(tmp_path, unused_port):
+def test_processes_of_slurm_find_each_other_and_part(tmp_path, unused_port):
     source = tmp_path / "program.py"
     source.write_text("\n".join(line[4:] for line in JOINED.splitlines()))
     variables = {
