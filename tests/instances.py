@@ -103,6 +103,7 @@ def image_model(method=MiniClustering, **parameters):
 
 IMAGE_METHODS = {
     "default": image_model(),
+    "fine-tuned": image_model(fine_tune=True),
     # So few steps lead nowhere from a random start; these stay near the start.
     "one stage": image_model(
         StableClusterDiscrimination,

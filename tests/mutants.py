@@ -700,6 +700,7 @@ WIRED = {
 NOT_WIRED = {
     "backbone",
     "pretrained",
+    "views",
     "device",
     "precision",
     "num_workers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from skdeepcluster._warnings import warn
 from skdeepcluster.base._inference import prepared_rows
+from skdeepcluster.base._view_choice import (
+    augmentations_of,
+    choose_views,
+    image_neighbors,
+)
 from skdeepcluster.data import (
     AugmentedViews,
     NeighborViews,
     Source,
-    contrastive_views,
     moments,
     value_range,
 )
@@ -58,7 +62,9 @@ class Recipe:
         Very small arrays get one step for each so many rows, and six at least, so that a fit on
         fifty rows takes a fraction of a second.
     image_epochs : int
-        Passes over a set of images.
+        Passes over a set of images, at least.
+    fewest_image_steps : int
+        As many steps have small sets of images, too; one for each `samples_per_step` is enough.
     """
 
     batch_size: int
@@ -66,14 +72,17 @@ class Recipe:
     max_steps: int = 0
     samples_per_step: float = 8
     image_epochs: int = 0
+    fewest_image_steps: int = 0
 
     def epochs(self, n_samples: int, batch_size: int) -> int:
         """Return the number of passes over the data that comes nearest to the steps wanted."""
+        n_batches = max(n_samples // batch_size, 1)
+        wanted = n_samples / self.samples_per_step
         if self.image_epochs:
-            return self.image_epochs
-        wanted = min(n_samples / self.samples_per_step, 250 + n_samples / 130)
-        steps = min(max(wanted, 6.0), self.max_steps)
-        return max(round(steps / max(n_samples // batch_size, 1)), 1)
+            steps = min(wanted, self.fewest_image_steps)
+            return max(round(steps / n_batches), self.image_epochs)
+        steps = min(max(min(wanted, 250 + n_samples / 130), 6.0), self.max_steps)
+        return max(round(steps / n_batches), 1)
 
 
 def n_fine_clusters(multiple: int, n_clusters: int, n_samples: int) -> int:
@@ -243,17 +252,44 @@ def _project(
 
 @torch.no_grad()
 def build_views(
-    source: Source, prepare: nn.Module, n_clusters: int, generator: torch.Generator
-) -> PairedViews:
-    """Return two views per sample: augmentations of images, neighbours of feature vectors.
+    source: Source,
+    prepare: nn.Module,
+    n_clusters: int,
+    generator: torch.Generator,
+    wanted: Sequence[str] | str = "auto",
+) -> tuple[PairedViews, list[str]]:
+    """Return two views per sample, and their names: of feature vectors, neighbours.
 
-    Neighbours are found among at most 32,768 random rows, ``clip(n / (4 n_clusters), 3, 10)`` for
-    each: few enough that most belong to the same cluster, even where clusters are small.
+    Neighbours are found among at most 32,768 random rows.
+
+    Parameters
+    ----------
+    source : Source
+    prepare : nn.Module
+        Applied to its rows.
+    n_clusters : int
+        The more there are, the fewer neighbours have a sample.
+    generator : torch.Generator
+    wanted : list of str or "auto", optional
+        Views of images; "auto" chooses those that leave them what they are.
     """
-    n = len(source)
-    if len(source.sample_shape) == 3:
-        return AugmentedViews(source, prepare, contrastive_views(source.sample_shape[1:]))
-    rows = torch.randperm(n, generator=generator)[:GRAPH_ROWS].sort().values
-    n_neighbors = min(max(len(rows) // (4 * n_clusters), 3), 10)
+    images = len(source.sample_shape) == 3
+    names = ["neighbor"]
+    if images:
+        _, height, width = source.sample_shape
+        names = choose_views(source, prepare, generator) if wanted == "auto" else list(wanted)
+        augmentations = augmentations_of(names, (height, width))
+        if "neighbor" not in names:
+            return AugmentedViews(source, prepare, augmentations), names
+    rows = torch.randperm(len(source), generator=generator)[:GRAPH_ROWS].sort().values
+    n_neighbors = count_neighbors(len(rows), n_clusters)
+    if images:
+        neighbors = image_neighbors(source, prepare, rows, n_neighbors)
+        return AugmentedViews(source, prepare, augmentations, neighbors), names
     _, graph = nearest_neighbors(prepared_rows(prepare, source, rows), GRAPH_EDGES)
-    return NeighborViews(source, prepare, graph, rows, n_neighbors)
+    return NeighborViews(source, prepare, graph, rows, n_neighbors), names
+
+
+def count_neighbors(n_samples: int, n_clusters: int) -> int:
+    """Return so few neighbours that most belong to the same cluster, even where that is small."""
+    return min(max(n_samples // (4 * n_clusters), 3), 10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +34,7 @@ from skdeepcluster.base._start import (
 from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
+    ViewNames,
     unnamed,
     validate_parameters,
 )
@@ -58,6 +59,7 @@ class DeepClusterer(PredictingEstimator):
         **DeepEstimator._parameter_constraints,
         "n_clusters": [ClusterCount()],
         "pretraining": [PretrainingName(), unnamed(Pretrainer), None],
+        "views": [ViewNames()],
         "calibrate": ["boolean"],
     }
     _FITTED: ClassVar[dict[str, Any]] = {
@@ -76,6 +78,7 @@ class DeepClusterer(PredictingEstimator):
 
     n_clusters: int
     pretraining: str | Pretrainer | None
+    views: Sequence[str] | str
     calibrate: bool
 
     labels_: NDArray[np.int64]
@@ -171,7 +174,9 @@ class DeepClusterer(PredictingEstimator):
     def _make_views(self, source: Source, objective: Any, trainer: Trainer) -> PairedViews:
         """Return the views of samples that the phases train on."""
         generator = trainer.generator("views")
-        return build_views(source, objective.model.prepare, self._most_clusters(), generator)
+        prepare, n_clusters = objective.model.prepare, self._most_clusters()
+        views, self.views_ = build_views(source, prepare, n_clusters, generator, self.views)
+        return views
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
@@ -216,6 +221,11 @@ class DeepClusterer(PredictingEstimator):
             raise ValueError(
                 f"pretraining has pretrained={pretrainer.pretrained!r}, but pretrains this "
                 f"{type(self).__name__}'s backbone, pretrained={self.pretrained!r}. Set it there."
+            )
+        if pretrainer.views not in ("auto", self.views):
+            raise ValueError(
+                f"pretraining has views={pretrainer.views!r}, but sees this "
+                f"{type(self).__name__}'s, views={self.views!r}. Set them there."
             )
 
     def _projector(self) -> MakeProjector | None:
@@ -263,7 +273,11 @@ class DeepClusterer(PredictingEstimator):
         """Build networks and objective, their random weights drawn from the trainer's seed."""
         with trainer.draws("build"):
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, self._projector(), self._feature_name
+                source,
+                self._backbone_in_use(trainer.device),
+                self.pretrained,
+                self._projector(),
+                self._feature_name,
             )
             model = ClusterModel(prepare, embedding, nn.Identity())
             objective = self._make_objective(model)

@@ -34,7 +34,7 @@ from skdeepcluster.base._validation import (
 )
 from skdeepcluster.data import Source, check_targets
 from skdeepcluster.datasets import ImageFiles
-from skdeepcluster.networks import DEFAULT_IMAGE_BACKBONE, ClusterModel
+from skdeepcluster.networks import ClusterModel, default_image_backbone
 from skdeepcluster.numerics import evenly_spaced
 from skdeepcluster.training import (
     MAX_SEED,
@@ -104,6 +104,7 @@ class DeepEstimator(
         "feature_names_in_": np.ndarray,
         "image_shape_": tuple,
         "paths_": list,
+        "views_": list,
         "_pixel_range": tuple,
         "_sklearn_output_config": dict,  # of set_output
     }
@@ -121,6 +122,7 @@ class DeepEstimator(
     random_state: int | np.random.RandomState | None
     verbose: int
 
+    backbone_name_: str
     n_features_in_: int
     image_shape_: tuple[int, ...]
     paths_: list[str]
@@ -263,9 +265,10 @@ class DeepEstimator(
             verbose=int(self.verbose),
         )
         trainer.require_same(fingerprint)
+        backbone = self._backbone_name(trainer.device)
         trainer.say(
             f"{type(self).__name__}: {len(source)} samples of shape {source.sample_shape}, "
-            f"backbone {self._backbone_name()}, on {trainer.device} in {trainer.precision}"
+            f"backbone {backbone}, on {trainer.device} in {trainer.precision}"
         )
         return trainer
 
@@ -274,19 +277,26 @@ class DeepEstimator(
         # A fit that diverged may not have come that far.
         plan = trainer.plans.get(phase) or next(reversed(trainer.plans.values()))
         self.max_epochs_, self.batch_size_, self.learning_rate_ = plan
-        self.backbone_name_ = self._backbone_name()
+        self.backbone_name_ = self._backbone_name(trainer.device)
         self.device_, self.precision_ = str(trainer.device), trainer.precision
         self.history_ = trainer.history
         self.n_iter_ = sum(record["phase"] == phase for record in trainer.history)
 
-    def _backbone_name(self) -> str:
+    def _backbone_in_use(self, device: torch.device) -> str | os.PathLike[str] | nn.Module:
+        """Return the backbone, of images by its name where it is "auto"."""
+        if self.backbone != "auto" or not self._takes_images():
+            return self.backbone
+        if self._goes_on():
+            return self.backbone_name_
+        return default_image_backbone(self.image_shape_, device, self.pretrained)
+
+    def _backbone_name(self, device: torch.device) -> str:
         """Return what to call the backbone in use."""
-        if isinstance(self.backbone, nn.Module):
-            return type(self.backbone).__name__
-        if self.backbone != "auto":
-            return os.fspath(self.backbone)
-        if self._takes_images():
-            return DEFAULT_IMAGE_BACKBONE
+        backbone = self._backbone_in_use(device)
+        if isinstance(backbone, nn.Module):
+            return type(backbone).__name__
+        if backbone != "auto":
+            return os.fspath(backbone)
         return "none" if self._projector() is None else "multilayer perceptron"
 
     def _fingerprint(self, source: Source) -> dict[str, str]:
@@ -318,8 +328,8 @@ class DeepEstimator(
         return self._by_kind(features=features, images=images) if value == "auto" else value
 
     def _by_kind(self, *, features: Any, images: Any) -> Any:
-        """Return the default for the kind of data that fit was given."""
-        return images if self._takes_images() else features
+        """Return the default for the kind of data that is learned from."""
+        return images if self._learns_from_images() else features
 
     @contextmanager
     def _predictions(self, X: Any) -> Iterator[tuple[int, Iterator[Predictions]]]:
@@ -363,6 +373,10 @@ class DeepEstimator(
         """Return how to call a feature in a message."""
         names = getattr(self, "feature_names_in_", None)
         return f"Feature {number}" if names is None else f"Feature {number} ({names[number]!r})"
+
+    def _learns_from_images(self) -> bool:
+        """Whether it is images that clusters are learned from, rather than vectors."""
+        return self._takes_images()
 
     def _takes_images(self) -> bool:
         return hasattr(self, "image_shape_")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from skdeepcluster.base._building import (
 )
 from skdeepcluster.base._estimator import REFERENCE, DeepEstimator
 from skdeepcluster.base._report import CallbackReport
+from skdeepcluster.base._validation import ViewNames
 from skdeepcluster.data import NeighborViews, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, multilayer_perceptron
@@ -57,8 +58,14 @@ class Pretrainer(DeepEstimator):
 
     _doc_link_template = f"{REFERENCE}/skdeepcluster.pretraining.{{estimator_name}}.html"
     _NETWORKS = ("_fitted_model",)
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **DeepEstimator._parameter_constraints,
+        "views": [ViewNames()],
+    }
     _image_recipe: ClassVar[Recipe]
     _image_optimizer: ClassVar[Optimizer]
+
+    views: Sequence[str] | str
 
     _fitted_model: ClusterModel
 
@@ -141,7 +148,10 @@ class Pretrainer(DeepEstimator):
         trainer = self._make_trainer(source)
         model = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
-            views = build_views(source, model.prepare, ASSUMED_CLUSTERS, trainer.generator("views"))
+            generator = trainer.generator("views")
+            views, self.views_ = build_views(
+                source, model.prepare, ASSUMED_CLUSTERS, generator, self.views
+            )
         attributes = partial(self._fitted_attributes, model)
         try:
             self._pretrain(model.embedding, views, trainer, report, attributes)
@@ -155,7 +165,11 @@ class Pretrainer(DeepEstimator):
         """Build the networks, their random weights drawn from the trainer's seed."""
         with trainer.draws("build"):
             prepare, embedding = build_networks(
-                source, self.backbone, self.pretrained, self._make_projector, self._feature_name
+                source,
+                self._backbone_in_use(trainer.device),
+                self.pretrained,
+                self._make_projector,
+                self._feature_name,
             )
         model = ClusterModel(prepare, embedding, nn.Identity())
         if self._goes_on():

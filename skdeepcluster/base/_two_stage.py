@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.base._building import PairedViews, Recipe, n_fine_clusters
+from skdeepcluster.base._building import (
+    GRAPH_ROWS,
+    PairedViews,
+    Recipe,
+    count_neighbors,
+    n_fine_clusters,
+)
 from skdeepcluster.base._clusterer import DeepClusterer
 from skdeepcluster.base._inference import prepared_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
     TAUGHT_MARGIN,
+    best_separated,
     candidate_partitions,
     choose_partition,
     finer_merger,
@@ -22,10 +30,10 @@ from skdeepcluster.base._start import (
     teach_encoder,
     teach_head,
 )
-from skdeepcluster.data import EmbeddedViews, NeighborViews, ResidentSource, Source
+from skdeepcluster.data import NeighborViews, ResidentSource, Source
 from skdeepcluster.networks import ClusterModel, most_likely
-from skdeepcluster.numerics import KMeansResult, kmeans, propagate_labels
-from skdeepcluster.training import Phase, Trainer, constant, cosine
+from skdeepcluster.numerics import KMeansResult, kmeans, nearest_neighbors, propagate_labels
+from skdeepcluster.training import Phase, Trainer, choose_device, constant, cosine
 
 
 class TwoStageClusterer(DeepClusterer):
@@ -46,7 +54,14 @@ class TwoStageClusterer(DeepClusterer):
         return ["start", "clustering"]
 
     def _fine_tunes(self) -> bool:
-        return bool(self._resolve(self.fine_tune, features=False, images=True))
+        """Whether the encoder goes on learning: of "auto", from images where that is affordable."""
+        if self.fine_tune == "auto":
+            return self._takes_images() and choose_device(self.device).type != "cpu"
+        return bool(self.fine_tune)
+
+    def _learns_from_images(self) -> bool:
+        """Whether the encoder is fine-tuned on images; else heads learn from their embedding."""
+        return self._takes_images() and self._fine_tunes()
 
     def _count_parts(self, name: str) -> int:
         """Return the size of the fine partition that the parameter of this name asks for."""
@@ -105,12 +120,15 @@ class TwoStageClusterer(DeepClusterer):
         generator: torch.Generator,
     ) -> tuple[Tensor, bool]:
         """Return the partition that ``init`` asks for, and whether the embedding has another."""
-        init = "kmeans" if self.init == "auto" and self._takes_images() else self.init
+        # The published start, where the encoder goes on from it.
+        init = "kmeans" if self.init == "auto" and self._learns_from_images() else self.init
         k = self.n_clusters
         candidates = candidate_partitions(
             embedding, mini, views, k, init, generator, n_runs(len(embedding), k)
         )
-        if len(candidates) == 1 or not isinstance(views, NeighborViews):
+        if not isinstance(views, NeighborViews):  # pixels are no judge of images
+            return best_separated(candidates, embedding, k), False
+        if len(candidates) == 1:
             return next(iter(candidates.values())), False
         features = prepared_rows(model.prepare, source, views.rows)
         if init == "auto":
@@ -135,18 +153,18 @@ class TwoStageClusterer(DeepClusterer):
         report: CallbackReport,
     ) -> None:
         recipe = self._by_kind(features=self._feature_training, images=self._image_training)
+        if self._fine_tunes():
+            views = self._training_views(views)
+        else:
+            views = self._freeze(views, objective, source)
         n = len(views)
         batch_size, epochs, rate = self._plan(recipe, n)
-        views = self._training_views(views)
-        trained_views: PairedViews | EmbeddedViews = views
-        if not self._fine_tunes():
-            trained_views = self._freeze(views, objective, source)
         with report.phase("clustering", epochs, lambda: self._fitted_attributes(objective)) as hook:
             trainer.run(
                 Phase(
                     name="clustering",
                     objective=objective,
-                    views=trained_views,
+                    views=views,
                     n_samples=n,
                     batch_size=batch_size,
                     epochs=epochs,
@@ -180,12 +198,17 @@ class TwoStageClusterer(DeepClusterer):
         """Return the views of the clustering phase; those of the pretraining by default."""
         return views
 
-    def _freeze(
-        self, views: PairedViews, objective: Any, source: Source
-    ) -> PairedViews | EmbeddedViews:
-        """Return views that are embeddings already; of feature arrays each sample's only once."""
+    def _freeze(self, views: PairedViews, objective: Any, source: Source) -> NeighborViews:
+        """Return views that are embedded already, each sample only once.
+
+        The neighbours of images are those in their embedding: pixels are no measure any more.
+        """
+        rows = views.rows[:: math.ceil(len(views.rows) / GRAPH_ROWS)]
+        embedding = self._embed(objective, source, rows)
         if isinstance(views, NeighborViews):
-            embedding = ResidentSource(self._embed(objective, source, views.rows))
-            nodes = torch.arange(len(views))
-            return NeighborViews(embedding, nn.Identity(), views.neighbors, nodes)
-        return EmbeddedViews(views, objective.model.embedding)
+            neighbors = views.neighbors
+        else:
+            n_neighbors = count_neighbors(len(rows), self._most_clusters())
+            _, neighbors = nearest_neighbors(embedding, n_neighbors)
+        nodes = torch.arange(len(rows))
+        return NeighborViews(ResidentSource(embedding), nn.Identity(), neighbors, nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Number, Real
 from typing import Any, Protocol, TypeVar
@@ -17,6 +17,7 @@ from sklearn.utils.validation import assert_all_finite, check_array, validate_da
 from torch import Tensor
 
 from skdeepcluster._warnings import warn
+from skdeepcluster.base._view_choice import NAMES
 from skdeepcluster.data import (
     RESIDENT_SHARE,
     DatasetSource,
@@ -119,6 +120,24 @@ class PretrainingName(StrOptions):
             "'auto', an instance of a class of skdeepcluster.pretraining, that is, "
             "skdeepcluster.pretraining.BYOL(), MoCo() or SimCLR(),"
         )
+
+
+class ViewNames(StrOptions):
+    """Accept "auto", or names of views, each once."""
+
+    def __init__(self) -> None:
+        super().__init__({"auto"})
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether the value is one of them."""
+        if isinstance(val, str):
+            return val == "auto"
+        names = list(val) if isinstance(val, Sequence) else [None]
+        return set(names) <= set(NAMES) and len(set(names)) == len(names)
+
+    def __str__(self) -> str:
+        """Return what an error says is accepted."""
+        return f"'auto' or a list with some of {', '.join(map(repr, NAMES))}"
 
 
 def unnamed(accepted: type) -> Hidden:

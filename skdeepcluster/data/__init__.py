@@ -2,7 +2,7 @@
 
 from skdeepcluster.data._containers import check_targets, unpack
 from skdeepcluster.data._dataset_source import DatasetSource
-from skdeepcluster.data._image_views import RandomImageViews, contrastive_views
+from skdeepcluster.data._image_views import LARGEST_UNBLURRED, RandomImageViews, contrastive_views
 from skdeepcluster.data._layout import channels_last
 from skdeepcluster.data._ranges import PixelRange, ScaledSource, pixel_range, scale_to
 from skdeepcluster.data._sources import (
@@ -21,7 +21,6 @@ from skdeepcluster.data._sources import (
 from skdeepcluster.data._strong_views import StrongImageViews
 from skdeepcluster.data._views import (
     AugmentedViews,
-    EmbeddedViews,
     IndexedViews,
     NeighborViews,
     TensorViews,
@@ -29,11 +28,11 @@ from skdeepcluster.data._views import (
 )
 
 __all__ = [
+    "LARGEST_UNBLURRED",
     "RESIDENT_SHARE",
     "ArraySource",
     "AugmentedViews",
     "DatasetSource",
-    "EmbeddedViews",
     "IndexedViews",
     "NeighborViews",
     "PixelRange",

@@ -24,7 +24,7 @@ from skdeepcluster.data._image_operations import (
     resized_crop,
 )
 
-__all__ = ["RandomImageViews", "contrastive_views", "draw_crops", "uniform"]
+__all__ = ["LARGEST_UNBLURRED", "RandomImageViews", "contrastive_views", "draw_crops", "uniform"]
 
 # Tries to draw a crop that fits before the central one is taken, as in torchvision.
 _CROP_TRIES = 10
@@ -33,7 +33,7 @@ _CROP_TRIES = 10
 _SOLARIZE_THRESHOLD = 0.5
 
 # Small images have little detail to lose; SimCLR does not blur them either.
-_LARGEST_UNBLURRED = 64
+LARGEST_UNBLURRED = 64
 
 
 def draw_crops(
@@ -307,7 +307,7 @@ def contrastive_views(image_size: tuple[int, int]) -> list[RandomImageViews]:
     >>> [views.blur_probability for views in contrastive_views((32, 32))]
     [0.0, 0.0]
     """
-    if min(image_size) <= _LARGEST_UNBLURRED:
+    if min(image_size) <= LARGEST_UNBLURRED:
         return 2 * [RandomImageViews()]
     jitter = (0.4, 0.4, 0.2, 0.1)
     return [

@@ -92,7 +92,7 @@ class NeighborViews:
 
 
 class AugmentedViews:
-    """Random augmentations of an image.
+    """Random augmentations of an image, the second of them of a neighbour of it where there is one.
 
     Parameters
     ----------
@@ -102,14 +102,21 @@ class AugmentedViews:
         Maps them to [0, 1].
     augmentations : sequence of callable
         Each draws one view of every image of a batch.
+    neighbors : Tensor of shape (n_images, n_neighbors), int64, optional
+        Images that lie near each.
     """
 
     def __init__(
-        self, source: Source, prepare: nn.Module, augmentations: Sequence[Augmentation]
+        self,
+        source: Source,
+        prepare: nn.Module,
+        augmentations: Sequence[Augmentation],
+        neighbors: Tensor | None = None,
     ) -> None:
         self.source = source
         self.prepare = prepare
         self.augmentations = augmentations
+        self.neighbors = neighbors
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -129,7 +136,12 @@ class AugmentedViews:
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the views of some images, one per augmentation."""
         images = self.prepare(self.source.rows(index))
-        return tuple(augment(images, generator) for augment in self.augmentations)
+        seen = [images] * len(self.augmentations)
+        if self.neighbors is not None:
+            pick = torch.randint(self.neighbors.shape[1], (len(index),), generator=generator)
+            seen[1] = self.prepare(self.source.rows(self.neighbors[index, pick]))
+        pairs = zip(self.augmentations, seen, strict=True)
+        return tuple(augment(images, generator) for augment, images in pairs)
 
 
 def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -158,29 +170,3 @@ class IndexedViews:
         """Return the numbers of some samples, where their views are, and the views."""
         views = self.views(index, generator)
         return index.to(views[0].device, non_blocking=True), *views
-
-
-class EmbeddedViews:
-    """Views that are embedded as they are made, by a network that does not learn.
-
-    Parameters
-    ----------
-    views : AugmentedViews or NeighborViews
-        Makes the views.
-    embedding : nn.Module
-        Applied to each; kept in evaluation mode by its owner.
-    """
-
-    def __init__(self, views: AugmentedViews | NeighborViews, embedding: nn.Module) -> None:
-        self.views = views
-        self.embedding = embedding
-
-    @property
-    def resident(self) -> bool:
-        """Whether the samples lie on the device, so that nobody has to wait for them."""
-        return self.views.resident
-
-    @torch.no_grad()
-    def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return the embeddings of the views of some samples."""
-        return tuple(self.embedding(view) for view in self.views(index, generator))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,8 +59,9 @@ class CalibratedDeepClustering(TwoStageClusterer):
 
     On feature arrays a strong view is one of a sample's nearest neighbours, and a short
     contrastive pretraining of a small encoder comes first; what the heads learn after their start
-    changes next to nothing there, see the user guide. On images it is a random crop, changed by
-    four random operations, with a square cut out.
+    changes next to nothing there, see the user guide. On images it is so, too, unless the encoder
+    is fine-tuned: then it is a random crop, changed by four random operations, with a square cut
+    out.
 
     Parameters
     ----------
@@ -70,7 +72,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         layer, and of the clusters in the output layer. "kmeans" is k-means; "merged" merges small
         clusters, which suits unequal sizes; "auto" takes, on feature arrays, the one whose clusters
         are best separated, or k-means on the features as they came, as in :class:`MiniClustering`,
-        and k-means on images. "random" leaves the heads as they are, an ablation of the paper.
+        and on images what it takes there. "random" leaves the heads as they are, an ablation of
+        the paper.
     n_regions : int or "auto", default="auto"
         Number of regions of the data set, at least `n_clusters`. "auto" is four for each cluster,
         as long as five samples are left for each. The paper chose 40 to 1000 by data set.
@@ -89,15 +92,22 @@ class CalibratedDeepClustering(TwoStageClusterer):
         False lets the calibration head's loss reach the encoder; an ablation of the paper. It makes
         no difference where the encoder is not trained.
     fine_tune : bool or "auto", default="auto"
-        Whether the encoder is trained along with the heads. "auto" is True for images, whose
-        augmentations tell the encoder something new, and False for feature arrays.
+        Whether the encoder is trained along with the heads. "auto" is True for images on an
+        accelerator, as in the paper. Else heads learn from the embedding, of which every sample
+        then has one and its neighbours are the other views.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
         the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
@@ -172,6 +182,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Rate of the clustering phase: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -244,6 +256,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
@@ -268,6 +281,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         self.fine_tune = fine_tune
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from numbers import Integral
@@ -115,12 +115,18 @@ class StableClusterDiscrimination(DeepClusterer):
         Whether to train on confident predictions after the stage. The result is kept only if it
         separates the samples better and loses no cluster.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default=None
         What teaches the encoder all the same before the one stage: a transformer of
         :mod:`skdeepcluster.pretraining`, or ``SimCLR()`` if "auto", unless the backbone comes with
@@ -201,6 +207,8 @@ class StableClusterDiscrimination(DeepClusterer):
         Rate of the clustering phase: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -289,6 +297,7 @@ class StableClusterDiscrimination(DeepClusterer):
         refine: bool = False,
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         pretraining: str | Pretrainer | None = None,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
@@ -315,6 +324,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self.refine = refine
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -105,12 +105,18 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         How far generated samples go from what is typical of all to what is typical of their
         cluster: 1 is the estimate of the generator, more exaggerates (classifier-free guidance).
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
         the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
@@ -189,6 +195,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         Rate of the clustering phase: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -268,6 +276,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         guidance: float = 1.5,
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         pretraining: str | Pretrainer | None = "auto",
         generation_epochs: int | str = "auto",
         max_epochs: int | str = "auto",
@@ -297,6 +306,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         self.guidance = guidance
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.pretraining = pretraining
         self.generation_epochs = generation_epochs
         self.max_epochs = max_epochs
@@ -367,6 +377,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         made = copy.deepcopy(prepare).cpu().inverse(made if made.ndim > 2 else made.double())
         samples: NDArray[Any] = made.numpy()
         return samples
+
+    def _fine_tunes(self) -> bool:
+        """Return True: the encoder always learns, for a part of the objective acts on it alone."""
+        return True
 
     def _own_phases(self) -> list[str]:
         generates = self.generated_ratio and not self._goes_on()

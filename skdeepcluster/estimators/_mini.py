@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,8 +40,9 @@ class MiniClustering(TwoStageClusterer):
 
     On feature arrays the two views are a sample and one of its nearest neighbours, and a short
     contrastive pretraining of a small encoder comes first; what the heads learn after their start
-    changes next to nothing there, see the user guide. On images the views are random crops, flips
-    and colour changes.
+    changes next to nothing there, see the user guide. On images the views are crops, mirror images,
+    colour changes and other images nearby, of all these what leaves the images at hand what they
+    are (`views`).
 
     Parameters
     ----------
@@ -52,7 +54,8 @@ class MiniClustering(TwoStageClusterer):
         by the cosine of their centres and once by the neighbours that they share. "auto" takes, on
         feature arrays, whichever of these separates its clusters best, or k-means on the features
         as they came, unless another is clearly better; and where training ends no better than
-        that, it is taken back. On images "auto" is k-means, as in the paper.
+        that, it is taken back. On images "auto" is the better separated of k-means and the merger
+        by centres, and k-means, as in the paper, if the encoder is fine-tuned.
     n_mini_clusters : int or "auto", default="auto"
         Number of mini-clusters M, at least `n_clusters`. "auto" is four for each cluster, the
         paper's ratio, as long as five samples are left for each.
@@ -74,15 +77,22 @@ class MiniClustering(TwoStageClusterer):
     reweight : bool, default=True
         Whether the class weights act on the target head's self-training.
     fine_tune : bool or "auto", default="auto"
-        Whether the encoder is trained along with the heads. "auto" is True for images, whose
-        augmentations tell the encoder something new, and False for feature arrays.
+        Whether the encoder is trained along with the heads. "auto" is True for images on an
+        accelerator, as in the paper. Else heads learn from the embedding, of which every sample
+        then has one and its neighbours are the other views.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
         the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
@@ -92,7 +102,8 @@ class MiniClustering(TwoStageClusterer):
         then clustered as they are.
     max_epochs : int or "auto", default="auto"
         Passes over the data in the clustering phase; 0 keeps the start. "auto" is about 100 steps
-        for feature arrays, fewer for small ones, and 10 passes for images (the paper: 200).
+        for feature arrays, fewer for small ones, and 10 passes for images that are fine-tuned on
+        (the paper: 200).
     batch_size : int or "auto", default="auto"
         Samples per step of the clustering phase. "auto" is 512, the paper's, for images and 256
         for feature arrays, where more made no difference.
@@ -155,6 +166,8 @@ class MiniClustering(TwoStageClusterer):
         Rate of the clustering phase: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -228,6 +241,7 @@ class MiniClustering(TwoStageClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
@@ -253,6 +267,7 @@ class MiniClustering(TwoStageClusterer):
         self.fine_tune = fine_tune
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.pretraining = pretraining
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -268,7 +283,7 @@ class MiniClustering(TwoStageClusterer):
 
     def _own_phases(self) -> list[str]:
         # A head that starts from the centres of k-means is exact already.
-        return ["clustering"] if self._takes_images() else super()._own_phases()
+        return ["clustering"] if self._learns_from_images() else super()._own_phases()
 
     def _make_objective(self, model: ClusterModel) -> MiniObjective:
         return MiniObjective(
@@ -282,6 +297,6 @@ class MiniClustering(TwoStageClusterer):
             marginal_weight=self._resolve(self.marginal_weight, features=1.0, images=0.0),
             reweight=self.reweight,
             fine_tune=self._fine_tunes(),
-            neighbor_views=not self._takes_images(),
+            neighbor_views=not self._learns_from_images(),
             logit_scale=self._by_kind(features=FEATURE_LOGIT_SCALE, images=IMAGE_LOGIT_SCALE),
         )

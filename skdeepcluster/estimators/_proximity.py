@@ -40,6 +40,7 @@ REFRESHES = 20
 # After this share of the refreshes without growth, filters let all samples pass.
 RELAXED_AFTER = 0.25
 KMEANS_RUNS = 10
+UNUSED = ("pretraining", "views")  # of all clusterers' parameters
 REGIONS_PER_CLUSTER = 4
 
 
@@ -79,9 +80,10 @@ class ProximityDeepClustering(DeepClusterer):
         Weight of the distance between codes and their centroids, relative to the reconstruction of
         what the centroids are decoded to; 0 turns it off.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
@@ -197,7 +199,7 @@ class ProximityDeepClustering(DeepClusterer):
 
     _default_pretraining = SimCLR
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{k: v for k, v in DeepClusterer._parameter_constraints.items() if k != "pretraining"},
+        **{k: v for k, v in DeepClusterer._parameter_constraints.items() if k not in UNUSED},
         "n_neighbors": [integer(1)],
         "filters": [one_of("both", "edge"), None],
         "centroid": [one_of("mean", "medoid")],

@@ -1,8 +1,8 @@
 """Networks: backbones, projectors and heads. They know neither losses nor loops."""
 
 from skdeepcluster.networks._backbones import (
-    DEFAULT_IMAGE_BACKBONE,
     build_backbone,
+    default_image_backbone,
     is_pretrained,
     output_width,
     rebuild_backbone,
@@ -27,7 +27,6 @@ from skdeepcluster.networks._heads import (
 from skdeepcluster.networks._teacher import EMATeacher
 
 __all__ = [
-    "DEFAULT_IMAGE_BACKBONE",
     "ClusterModel",
     "CosineHead",
     "EMATeacher",
@@ -39,6 +38,7 @@ __all__ = [
     "build_critic",
     "build_decoder",
     "build_denoiser",
+    "default_image_backbone",
     "frozen_parameters",
     "full_precision",
     "is_pretrained",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skdeepcluster.networks._embedding import multilayer_perceptron
+from skdeepcluster.networks._small_convnet import SmallConvNet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # Up to this side in pixels, the usual stem (7x7, stride 2, pooling) would leave too few positions.
 SMALL_IMAGE = 64
 DEFAULT_IMAGE_BACKBONE = "resnet18"
+# Not timm's, but named as if it were.
+SMALL_CONVNET = "small_convnet"
 FEATURE_ENCODER_WIDTH = 256
 
 
@@ -67,6 +70,24 @@ def build_backbone(
     return network, output_width(network, sample_shape)
 
 
+def default_image_backbone(
+    sample_shape: Sequence[int], device: torch.device, pretrained: bool | str | os.PathLike[str]
+) -> str:
+    """Return the name of the backbone that "auto" stands for: a small one where others are slow.
+
+    Parameters
+    ----------
+    sample_shape : sequence of int
+        ``(channels, height, width)``.
+    device : torch.device
+        Where it is trained.
+    pretrained : bool or path
+        With published weights it is the network that has some.
+    """
+    small = device.type == "cpu" and max(sample_shape[1:]) <= SMALL_IMAGE and not pretrained
+    return SMALL_CONVNET if small else DEFAULT_IMAGE_BACKBONE
+
+
 def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[str, bool]:
     """Return name and stem by which :func:`rebuild_backbone` makes a network of the same shape.
 
@@ -77,6 +98,8 @@ def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[s
     network : nn.Module
         What it made of it, for images.
     """
+    if isinstance(network, SmallConvNet):
+        return SMALL_CONVNET, False
     small_stem = bool(getattr(network, "small_stem", False))
     if isinstance(backbone, os.PathLike):
         published: Any = network.pretrained_cfg
@@ -84,15 +107,16 @@ def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[s
     return DEFAULT_IMAGE_BACKBONE if backbone == "auto" else backbone, small_stem
 
 
-def rebuild_backbone(name: str, n_channels: int, small_stem: bool) -> nn.Module:
-    """Build a timm model as :func:`build_backbone` did, without any weights to load.
+def rebuild_backbone(name: str, sample_shape: Sequence[int], small_stem: bool) -> nn.Module:
+    """Build a named network as :func:`build_backbone` did, without any weights to load.
 
     Parameters
     ----------
     name : str
-        A timm model name. Those by which timm would read a folder or a hub are refused.
-    n_channels : int
-        Channels of the images.
+        A timm model name, or "small_convnet". Those by which timm would read a folder or a hub are
+        refused.
+    sample_shape : sequence of int
+        ``(channels, height, width)``.
     small_stem : bool
         Whether it had the first layer for small images.
 
@@ -108,11 +132,13 @@ def rebuild_backbone(name: str, n_channels: int, small_stem: bool) -> nn.Module:
     """
     import timm
 
+    if name == SMALL_CONVNET:
+        return SmallConvNet(sample_shape).to(memory_format=torch.channels_last)
     if not re.fullmatch(r"\w+(\.\w+)?", name) or not timm.is_model(name):
         raise ValueError(
             f"{name!r} is the name of no timm model. timm.list_models() lists those that there are."
         )
-    network: nn.Module = timm.create_model(name, in_chans=n_channels, num_classes=0)
+    network: nn.Module = timm.create_model(name, in_chans=sample_shape[0], num_classes=0)
     if small_stem:
         network = _use_small_image_stem(network)
     return network.to(memory_format=torch.channels_last)
@@ -178,6 +204,8 @@ def _timm_model(
     if isinstance(backbone, os.PathLike):
         return _published_model(f"local-dir:{os.fspath(backbone)}", sample_shape[0])
     name = DEFAULT_IMAGE_BACKBONE if backbone == "auto" else backbone
+    if name == SMALL_CONVNET and not pretrained:
+        return SmallConvNet(sample_shape)
     if not timm.is_model(name):
         similar = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "none"
         raise ValueError(

@@ -31,7 +31,7 @@ class Backbone:
     Attributes
     ----------
     name : str
-        Of the timm model, or the class of the user's module.
+        Of the named model, or the class of the user's module.
     small_stem : bool
         Whether a timm model has the first layer for small images.
     width : int
@@ -93,7 +93,7 @@ def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
         network = copy.deepcopy(estimator.backbone).cpu().to(memory_format=torch.channels_last)
         width = record.width
     else:
-        network = rebuild_backbone(record.name, shape[0], record.small_stem)
+        network = rebuild_backbone(record.name, shape, record.small_stem)
         width = record.width
     prepare, embedding = blank_networks(shape, network, width, projector)
     networks: nn.Module = estimator._make_networks(ClusterModel(prepare, embedding, nn.Identity()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -12,7 +13,6 @@ from torch import nn
 
 from skdeepcluster.base import (
     FEATURE_EMBEDDING,
-    DeepEstimator,
     Pretrainer,
     Recipe,
     given,
@@ -44,12 +44,18 @@ class BYOL(Pretrainer):
         cosine. "auto" is 0.996, the paper's, or less in short fits: the teacher then remembers a
         twentieth of the batches.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is about 400 steps for feature arrays, fewer for small ones,
         and 40 passes for images (the paper: 1000).
@@ -96,6 +102,8 @@ class BYOL(Pretrainer):
         Rate: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -126,7 +134,7 @@ class BYOL(Pretrainer):
     _image_recipe = Recipe(batch_size=256, learning_rate=0.05, image_epochs=40)
     _image_optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **DeepEstimator._parameter_constraints,
+        **Pretrainer._parameter_constraints,
         "hidden_dim": [one_of("auto"), integer(1)],
         "embedding_dim": [one_of("auto"), integer(1)],
         "momentum": [one_of("auto"), real(0, 1, "both")],
@@ -140,6 +148,7 @@ class BYOL(Pretrainer):
         momentum: float | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
@@ -156,6 +165,7 @@ class BYOL(Pretrainer):
         self.momentum = momentum
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -12,7 +13,6 @@ from torch import nn
 
 from skdeepcluster.base import (
     TEMPERATURE,
-    DeepEstimator,
     Pretrainer,
     Recipe,
     integer,
@@ -42,12 +42,18 @@ class MoCo(Pretrainer):
     final_momentum : float or "auto", default="auto"
         Towards the end; it grows in a line. "auto" is 0.999, or less in short fits.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is about 400 steps for feature arrays, fewer for small ones,
         and 40 passes for images (CDC: 1000).
@@ -93,6 +99,8 @@ class MoCo(Pretrainer):
         Rate: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -123,7 +131,7 @@ class MoCo(Pretrainer):
     _image_recipe = Recipe(batch_size=256, learning_rate=0.25, image_epochs=40)
     _image_optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **DeepEstimator._parameter_constraints,
+        **Pretrainer._parameter_constraints,
         "queue_size": [integer(1)],
         "temperature": [TEMPERATURE],
         "momentum": [one_of("auto"), real(0, 1, "both")],
@@ -139,6 +147,7 @@ class MoCo(Pretrainer):
         final_momentum: float | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
@@ -156,6 +165,7 @@ class MoCo(Pretrainer):
         self.final_momentum = final_momentum
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

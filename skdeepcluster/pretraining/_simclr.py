@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,6 @@ from skdeepcluster.base import (
     FEATURE_TEMPERATURE,
     IMAGE_TEMPERATURE,
     TEMPERATURE,
-    DeepEstimator,
     Pretrainer,
     Recipe,
     one_of,
@@ -34,19 +34,25 @@ class SimCLR(Pretrainer):
         Of the loss. "auto" is 0.5, a usual value, for images, and 1 for feature arrays, where it
         leaves small clusters more room.
     backbone : "auto", str, path or nn.Module, default="auto"
-        "auto" is a multilayer perceptron for feature arrays and a ResNet-18 for images. A string is
-        the name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied.
-        Images of up to 64 pixels get a first layer with stride 1.
+        "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
+        for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
+        of timm get a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
+    views : list of str or "auto", default="auto"
+        What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
+        crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
+        (another image, near by its pixels). "auto" takes those that leave images near the ones that
+        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is about 400 steps for feature arrays, fewer for small ones,
-        and 40 passes for images (the paper: 1000).
+        and 40 passes for images, more if that is less than 250 steps (the paper: 1000).
     batch_size : int or "auto", default="auto"
         Samples per step; "auto" is 256.
     learning_rate : float or "auto", default="auto"
-        "auto" is 0.001, one cycle of AdamW, for feature arrays; for images the same rate and cycle.
+        "auto" is 0.001 for feature arrays and 0.002 for images, one cycle of AdamW.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
     precision : str, default="auto"
@@ -84,6 +90,8 @@ class SimCLR(Pretrainer):
         Rate: `learning_rate`, or what "auto" became.
     backbone_name_ : str
         The backbone in use, by its name in timm where it has one.
+    views_ : list of str
+        The kinds of views in use.
     device_ : str
         Where the fit ran.
     precision_ : str
@@ -114,10 +122,16 @@ class SimCLR(Pretrainer):
     (1797,)
     """
 
-    _image_recipe = Recipe(batch_size=256, learning_rate=1e-3, image_epochs=40)
+    _image_recipe = Recipe(
+        batch_size=256,
+        learning_rate=2e-3,
+        samples_per_step=8 / 3,
+        image_epochs=40,
+        fewest_image_steps=250,
+    )
     _image_optimizer = torch.optim.AdamW
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **DeepEstimator._parameter_constraints,
+        **Pretrainer._parameter_constraints,
         "temperature": [one_of("auto"), TEMPERATURE],
     }
 
@@ -127,6 +141,7 @@ class SimCLR(Pretrainer):
         temperature: float | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
+        views: Sequence[str] | str = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
@@ -141,6 +156,7 @@ class SimCLR(Pretrainer):
         self.temperature = temperature
         self.backbone = backbone
         self.pretrained = pretrained
+        self.views = views
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

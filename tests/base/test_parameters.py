@@ -21,6 +21,7 @@ PARAMETERS = {
     "precision": ["8", 32, "64-true", None],
     "backbone": [3, "no_such_network", "resnet18"],
     "pretrained": [3, None],
+    "views": ["crop", ["rotate"], 3, None],
     "pretraining": ["BYOL", 3, BYOL],
     "num_workers": [-1, 1.5],
     "checkpoint_dir": [3],

@@ -34,6 +34,15 @@ def torn(labels):
     return torch.where(labels > 0, 2, halves)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_images_the_partition_of_highest_silhouette_is_taken(blobs, order):
+    X, _, _, labels = blobs
+    candidates = dict([("kmeans", torn(labels)), ("centers", labels)][::order])
+    assert _start.best_separated(candidates, X, 3) is labels
+    equal = {"kmeans": labels, "centers": labels.clone()}
+    assert _start.best_separated(equal, X, 3) is labels
+
+
 @pytest.mark.parametrize("names", [("plain", "kmeans"), ("kmeans", "plain")])
 def test_the_better_separated_partition_is_chosen_whatever_its_name(blobs, names):
     X, embedding, graph, labels = blobs

@@ -6,7 +6,6 @@ from torch import nn
 
 from skdeepcluster.data import (
     AugmentedViews,
-    EmbeddedViews,
     IndexedViews,
     NeighborViews,
     RandomImageViews,
@@ -83,6 +82,18 @@ def test_both_images_are_made_from_the_rows_asked_for():
     assert torch.equal(clean, 2 * images[index])
 
 
+def test_only_the_second_view_is_of_a_neighbour():
+    images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 4, 4).contiguous()
+    neighbors = torch.tensor([[1, 2], [0, 2], [4, 5], [4, 5], [3, 5], [3, 4]])
+    views = AugmentedViews(ResidentSource(images), nn.Identity(), 3 * [unchanged], neighbors)
+    index = torch.arange(6).repeat(50)
+    first, second, third = (view[:, 0, 0, 0].long() for view in views(index, seeded()))
+    assert torch.equal(first, index)
+    assert torch.equal(third, index)
+    for image in range(6):
+        assert second[index == image].unique().tolist() == neighbors[image].tolist()
+
+
 @pytest.mark.parametrize("make", [neighbor_views, image_views])
 def test_the_generator_decides(make):
     views = make()
@@ -92,16 +103,6 @@ def test_the_generator_decides(make):
     torch.testing.assert_close(first, torch.cat(views(index, seeded(1))), rtol=0, atol=0)
     assert not torch.equal(first, torch.cat(views(index, seeded(2))))
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_embedded_views_embed_what_the_views_make():
-    views = neighbor_views()
-    embedding = nn.Linear(3, 2)
-    index = torch.tensor([4, 0, 9])
-    embedded = EmbeddedViews(views, embedding)(index, seeded())
-    for ours, view in zip(embedded, views(index, seeded()), strict=True):
-        assert torch.equal(ours, embedding(view).detach())
-        assert not ours.requires_grad
 
 
 @pytest.mark.parametrize("make", [neighbor_views, image_views])

@@ -333,7 +333,7 @@ WIRES = {
 IMAGE_WIRES = {
     MiniClustering: [
         (
-            {},
+            {"fine_tune": True},
             {"candidate_partitions.init": "kmeans", "ran": ["clustering", "calibration"]}
             | objective(
                 "MiniObjective",
@@ -341,6 +341,20 @@ IMAGE_WIRES = {
                 marginal_weight=0.0,
                 fine_tune=True,
                 neighbor_views=False,
+            ),
+        ),
+        (
+            {},  # on a CPU heads learn from the embedding, as they do from features
+            {
+                "candidate_partitions.init": "auto",
+                "ran": ["start", "clustering", "calibration"],
+            }
+            | objective(
+                "MiniObjective",
+                alignment_weight=0.0,
+                marginal_weight=1.0,
+                fine_tune=False,
+                neighbor_views=True,
             ),
         ),
         ({"init": "merged"}, {"candidate_partitions.init": "merged"}),

@@ -335,6 +335,7 @@ def test_is_pretrained(backbone, pretrained, expected):
     [
         ("auto", (3, 32, 32), ("resnet18", True)),
         ("auto", (1, 65, 65), ("resnet18", False)),
+        ("small_convnet", (2, 9, 30), ("small_convnet", False)),
         (TINY, (4, 64, 64), (TINY, True)),
         ("test_efficientnet.r160_in1k", (3, 65, 64), ("test_efficientnet.r160_in1k", False)),
         ("test_vit", (3, 160, 160), ("test_vit", False)),
@@ -343,7 +344,7 @@ def test_is_pretrained(backbone, pretrained, expected):
 def test_a_network_is_rebuilt_from_its_recipe(backbone, shape, recipe):
     network, _ = build_backbone(backbone, shape)
     assert timm_recipe(backbone, network) == recipe
-    again = rebuild_backbone(recipe[0], shape[0], recipe[1])
+    again = rebuild_backbone(recipe[0], shape, recipe[1])
     assert repr(again) == repr(network)
     again.load_state_dict(network.state_dict())
     torch.testing.assert_close(outputs(again, shape), outputs(network, shape), rtol=0, atol=0)
@@ -361,7 +362,7 @@ def test_the_recipe_of_a_folder_names_its_architecture(tmp_path):
 def test_only_names_are_rebuilt(name, offline, monkeypatch):
     monkeypatch.setattr(timm, "create_model", None)
     with pytest.raises(ValueError, match="is the name of no timm model"):
-        rebuild_backbone(name, 3, False)
+        rebuild_backbone(name, (3, 8, 8), False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)

