@@ -60,6 +60,8 @@ METHODS = {
 }
 PRETRAINING = {method.__name__: method for method in (BYOL, MoCo, SimCLR)}
 N_CLUSTERS = 10
+# What the papers did to images, whatever "auto" would choose for these.
+PUBLISHED = {"views": ["crop", "mirror", "light", "colour", "grey"], "fine_tune": True}
 
 
 def load(data: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +110,8 @@ def run(arguments: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> dict[str
         "verbose": 1,
     }
     method = METHODS[arguments.method]
+    known = method().get_params()
+    parameters |= {name: value for name, value in PUBLISHED.items() if name in known}
 
     def folder(stage: str) -> Path | None:
         return arguments.checkpoint_dir and arguments.checkpoint_dir / stage

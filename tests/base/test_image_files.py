@@ -137,7 +137,7 @@ def test_everyone_takes_deep_files(estimator, tmp_path):
 @pytest.mark.parametrize("kind", ["a list of strings", "an array of strings", "a series of paths"])
 def test_a_grid_search_splits_files(kind, images, tmp_path):
     X = PATHS[kind](written(tmp_path / "images", images, "tif"))
-    search = GridSearchCV(pixelwise(), {"n_clusters": [2, 3]}, cv=2, error_score="raise").fit(X)
+    search = GridSearchCV(pixelwise(), {"batch_size": [8, 12]}, cv=2, error_score="raise").fit(X)
     assert search.best_estimator_.paths_ == [str(path) for path in X]
     assert len(search.predict(X)) == 24
 
@@ -145,12 +145,12 @@ def test_a_grid_search_splits_files(kind, images, tmp_path):
 def test_a_grid_search_splits_image_files_and_datasets(tmp_path):
     written(tmp_path / "images", RGB)
     for X in (ImageFiles(tmp_path / "images"), Listed([(torch.tensor(x), 1) for x in RGB_FIRST])):
-        search = GridSearchCV(pixelwise(), {"n_clusters": [2, 3]}, cv=2, error_score="raise")
+        search = GridSearchCV(pixelwise(), {"batch_size": [8, 12]}, cv=2, error_score="raise")
         assert len(search.fit(X).predict(X)) == 24
 
 
 def test_a_grid_search_on_a_folder_is_told_of_its_files(tmp_path):
     written(tmp_path / "images", RGB)
-    search = GridSearchCV(pixelwise(), {"n_clusters": [2, 3]}, cv=2, error_score="raise")
+    search = GridSearchCV(pixelwise(), {"batch_size": [8, 12]}, cv=2, error_score="raise")
     with pytest.raises(ValueError, match=r"name of a folder, .* Pass ImageFiles\(folder\)\.paths"):
         search.fit(str(tmp_path / "images"))

@@ -151,7 +151,10 @@ FITS = {
     "pretraining": (SimCLR(max_epochs=5, batch_size=60), X),
     "proximity": (ProximityDeepClustering(6, **CAREFUL), X),
     "generative": (GenerativeCalibrationClustering(6, **GENERATING), X),
-    "mini images": (MiniClustering(3, **SMALL, pretraining=SimCLR(max_epochs=2)), IMAGES),
+    "mini images": (
+        MiniClustering(3, **SMALL, fine_tune=True, pretraining=SimCLR(max_epochs=2)),
+        IMAGES,
+    ),
     "calibrated images": (
         CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),
         IMAGES,
