@@ -16,6 +16,9 @@ from skdeepcluster.numerics import evenly_spaced, nearest_neighbors
 # Of how many images views are drawn, and among how many their neighbours are looked for.
 ASKED = 1000
 COMPARED = 2000
+# Of large images fewer: so many numbers at a time, but so many images at least.
+MOST_VALUES = 2**26
+FEWEST = 20
 # One neighbour for each so many images: among fewer the same share of them is wider.
 IMAGES_PER_NEIGHBOR = 200
 # Of few images even one neighbour is many; a share above this is not asked for.
@@ -91,7 +94,8 @@ def choose_views(source: Source, prepare: nn.Module, generator: torch.Generator)
     generator : torch.Generator
         Draws the views.
     """
-    images = prepare(source.rows(evenly_spaced(len(source), COMPARED)))
+    affordable = max(MOST_VALUES // math.prod(source.sample_shape), FEWEST)
+    images = prepare(source.rows(evenly_spaced(len(source), min(COMPARED, affordable))))
     asked = evenly_spaced(len(images), ASKED).to(images.device)
     k = max(round(len(images) / IMAGES_PER_NEIGHBOR), 1)
     wider = max(k * IMAGES_PER_NEIGHBOR / len(images), 1.0)
@@ -134,7 +138,7 @@ def _shared(found: Tensor, expected: Tensor) -> float:
 
 @torch.no_grad()
 def image_neighbors(
-    source: Source, prepare: nn.Module, rows: Tensor, n_neighbors: int, batch_size: int = 2**10
+    source: Source, prepare: nn.Module, rows: Tensor, n_neighbors: int, batch_size: int = 2**8
 ) -> Tensor:
     """Return the images nearest by pixels to each of some images; the others have only themselves.
 

@@ -13,7 +13,7 @@ from skdeepcluster import (
     MiniClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.base import _building
+from skdeepcluster.base import _building, _view_choice
 from skdeepcluster.base._view_choice import (
     KINDS,
     NAMES,
@@ -108,6 +108,21 @@ def test_images_that_bear_any_crop_have_no_neighbours_by_pixels():
 def test_few_images_are_enough_to_choose(n):
     images = torch.rand(n, 3, 5, 9, generator=seeded())
     assert set(chosen(images)) <= set(NAMES)
+
+
+def test_of_large_images_few_are_looked_at(monkeypatch):
+    asked = []
+
+    class Listening(ResidentSource):
+        def rows(self, index):
+            asked.append(len(index))
+            return super().rows(index)
+
+    source = Listening(torch.rand(100, 1, 8, 8, generator=seeded()))
+    for most, expected in ((64 * 70, 70), (64, 20), (2**20, 100)):
+        monkeypatch.setattr(_view_choice, "MOST_VALUES", most)
+        choose_views(source, nn.Identity(), seeded())
+        assert asked.pop() == expected
 
 
 def test_a_view_does_what_its_name_says():
