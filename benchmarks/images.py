@@ -2,6 +2,7 @@
 
     python benchmarks/images.py [--data DIR] [--sets digits letters ...] [--seeds 3]
         [--methods MiniClustering ...] [--ablation] [--output FILE]
+    python benchmarks/images.py --measure-views [--data DIR] [--sets digits letters cifar]
 
 Sets: the digits of scikit-learn (8 x 8); ``letters``, 3,000 grey images of 28 x 28 pixels of twelve
 letters in the fonts that matplotlib brings, turned, sheared, moved and noisy; both long-tailed
@@ -9,6 +10,8 @@ letters in the fonts that matplotlib brings, turned, sheared, moved and noisy; b
 pixels through EfficientNet-Lite0 (DIR holds ``cifar10_jpeg.npz`` and
 ``tf_efficientnet_lite0.pth``). Labels are read only to score. Prints medians over the seeds with
 seconds and peak memory, and appends a JSON record per run to ``--output`` as it goes.
+``--measure-views`` prints what the choice of views is made by, for one draw of each set: the share
+of an image's neighbours that its view has, and how many times as far the nearest image is.
 """
 
 import argparse
@@ -26,9 +29,13 @@ from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
+from torch import nn
 
 from skdeepcluster import MiniClustering
+from skdeepcluster.base._view_choice import measure_views
+from skdeepcluster.data import ResidentSource
 from skdeepcluster.datasets import make_long_tailed
+from skdeepcluster.networks import Standardize
 
 LETTERS = "abdehknpqstx"
 LETTERS_PER_CLASS = 250
@@ -181,12 +188,22 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ablation", action="store_true", help="of MiniClustering, too")
+    parser.add_argument("--measure-views", action="store_true", help="and nothing else")
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
 
+    sets = arguments.sets or ((*SETS, "cifar") if arguments.data else SETS)
+    if arguments.measure_views:
+        for name in sets:
+            X, _ = load(name, arguments.data, arguments.first_seed)
+            source, prepare = ResidentSource(torch.from_numpy(X)), nn.Identity()
+            if X.dtype == np.uint8:
+                prepare = Standardize(torch.zeros(()), torch.tensor(255.0))
+            measured = measure_views(source, prepare, torch.Generator().manual_seed(0))
+            print(name, {k: (round(m.share, 2), round(m.farther, 1)) for k, m in measured.items()})
+        return
     # The first fit imports the training engine; that is not the fit's time.
     MiniClustering(2, random_state=0).fit(np.eye(8, dtype=np.float32))
-    sets = arguments.sets or ((*SETS, "cifar") if arguments.data else SETS)
     records = []
     for name in sets:
         weights = arguments.data / f"{BACKBONE}.pth" if name.startswith("cifar") else None

@@ -123,7 +123,7 @@ class PretrainingName(StrOptions):
 
 
 class ViewNames(StrOptions):
-    """Accept "auto", or names of views, each once."""
+    """Accept "auto", or names of views, at least one and each once."""
 
     def __init__(self) -> None:
         super().__init__({"auto"})
@@ -132,8 +132,9 @@ class ViewNames(StrOptions):
         """Whether the value is one of them."""
         if isinstance(val, str):
             return val == "auto"
-        names = list(val) if isinstance(val, Sequence) else [None]
-        return set(names) <= set(NAMES) and len(set(names)) == len(names)
+        if not isinstance(val, Sequence):
+            return False
+        return len(val) > 0 and all(name in NAMES and val.count(name) == 1 for name in val)
 
     def __str__(self) -> str:
         """Return what an error says is accepted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,6 @@ NEEDS_SIZE = ("blur", "solarize")
 NAMES = ("neighbor", *KINDS)
 
 
-@torch.no_grad()
 def choose_views(source: Source, prepare: nn.Module, generator: torch.Generator) -> list[str]:
     """Return the names of the views that leave images near those that they were near.
 
@@ -84,6 +84,41 @@ def choose_views(source: Source, prepare: nn.Module, generator: torch.Generator)
     images bear to be cropped to a tenth, they are photographs, whose pixels say little about which
     of them belong together; where they do not, neighbours by pixels are views, too, and crops are
     slight.
+
+    Parameters
+    ----------
+    source, prepare, generator
+        See :func:`measure_views`.
+    """
+    chosen = [
+        name
+        for name, found in measure_views(source, prepare, generator).items()
+        if found.share >= min(KINDS[name].least_share * found.wider, LARGEST_BOUND)
+        and found.farther <= KINDS[name].farthest
+    ]
+    if "crop" in chosen:
+        return [name for name in chosen if name != "slight crop"]
+    return ["neighbor", *chosen]
+
+
+class Measured(NamedTuple):
+    """What was measured of a kind of view."""
+
+    share: float
+    """Of the neighbours of an image, those that its view has, too."""
+
+    farther: float
+    """How many times as far the nearest other image is, median over the images."""
+
+    wider: float
+    """How much larger a share of few images the neighbours are."""
+
+
+@torch.no_grad()
+def measure_views(
+    source: Source, prepare: nn.Module, generator: torch.Generator
+) -> dict[str, Measured]:
+    """Compare views with the images that they were made of, kind by kind.
 
     Parameters
     ----------
@@ -101,7 +136,7 @@ def choose_views(source: Source, prepare: nn.Module, generator: torch.Generator)
     wider = max(k * IMAGES_PER_NEIGHBOR / len(images), 1.0)
     pixels = compared(images)
     expected, usual = _neighbors_of(pixels[asked], asked, pixels, k)
-    chosen = []
+    measured = {}
     for name, kind in KINDS.items():
         if name in NEEDS_COLOUR and images.shape[1] != 3:
             continue
@@ -109,12 +144,10 @@ def choose_views(source: Source, prepare: nn.Module, generator: torch.Generator)
             continue
         views = compared(kind.alone(images[asked], generator))
         found, distances = _neighbors_of(views, asked, pixels, k)
-        shared = _shared(found, expected) >= min(kind.least_share * wider, LARGEST_BOUND)
-        if shared and bool((distances <= kind.farthest * usual).float().mean() >= 0.5):
-            chosen.append(name)
-    if "crop" in chosen:
-        return [name for name in chosen if name != "slight crop"]
-    return ["neighbor", *chosen]
+        # Of equal images the nearest is no way off, and may be that for views, too.
+        farther = distances / usual.clamp(min=torch.finfo(usual.dtype).tiny)
+        measured[name] = Measured(_shared(found, expected), farther.median().item(), wider)
+    return measured
 
 
 def compared(images: Tensor) -> Tensor:

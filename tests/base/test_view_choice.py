@@ -160,7 +160,9 @@ def test_neighbours_are_those_by_pixels_among_the_rows_asked_for():
 
 
 @pytest.mark.parametrize("method", WITH_VIEWS)
-@pytest.mark.parametrize("views", ["crop", ["crop", "rotate"], ["crop", "crop"], 3, None])
+@pytest.mark.parametrize(
+    "views", ["crop", ["crop", "rotate"], ["crop", "crop"], [], [["crop"]], {"crop"}, 3, None]
+)
 def test_unknown_views_are_refused(method, views):
     with pytest.raises(ValueError, match=r"The 'views' parameter.*'mirror'"):
         method(views=views).fit(np.zeros((20, 1, 8, 8), dtype=np.float32))
