@@ -42,6 +42,8 @@ OWN_WORDS = {
     "pretraining": [StableClusterDiscrimination],
     "cluster_sizes_": [StableClusterDiscrimination],
     "cluster_centers_": [StableClusterDiscrimination],
+    # What learns where nothing arrives trained differs.
+    "fine_tune": CLUSTERERS,
     # It has another head to fall back on.
     "calibrate": [CalibratedDeepClustering],
     # Weights come from the fine partition that the method has, records hold its own scalars, and

@@ -26,6 +26,7 @@ from skdeepcluster.data import (
 )
 from skdeepcluster.networks import (
     EmbeddingNetwork,
+    FrozenBackbone,
     Standardize,
     build_backbone,
     is_pretrained,
@@ -195,6 +196,26 @@ def _warn_about_pixels(source: Source, low: float, high: float) -> None:
 def _image_networks(
     source: Source, backbone: Backbone, pretrained: Weights, projector: MakeProjector | None
 ) -> tuple[nn.Module, EmbeddingNetwork]:
+    prepare, network, width = _image_backbone(source, backbone, pretrained)
+    return prepare, _project(network, width, projector, images=True)
+
+
+def frozen_backbone(source: Source, backbone: Backbone, pretrained: Weights) -> FrozenBackbone:
+    """Return a backbone that nothing is to change, with what it needs before it.
+
+    Parameters
+    ----------
+    source : Source
+        Of images; their range and statistics are what is missing.
+    backbone, pretrained : see ``DeepClusterer``
+    """
+    return FrozenBackbone(*_image_backbone(source, backbone, pretrained))
+
+
+def _image_backbone(
+    source: Source, backbone: Backbone, pretrained: Weights
+) -> tuple[nn.Module, nn.Module, int]:
+    """Return the preparation of raw images, the normalised backbone, and its width."""
     low, high = value_range(source)
     _warn_about_pixels(source, low, high)
     # Augmentations work on [0, 1]; the backbone then gets channels of mean zero.
@@ -210,7 +231,7 @@ def _image_networks(
             span = max(high - low, torch.finfo(torch.float32).tiny)
             mean, deviation = (mean - low) / span, variance.sqrt() / span
         network = nn.Sequential(Standardize(mean, deviation), network)
-    return prepare, _project(network, width, projector, images=True)
+    return prepare, network, width
 
 
 def blank_networks(
@@ -235,11 +256,28 @@ def blank_networks(
     if len(sample_shape) == 1:
         prepare = Standardize(torch.zeros(sample_shape), torch.ones(()))
         return prepare, _project(network, width, projector, images=False)
+    pixels, network = _blank_image_backbone(sample_shape, network)
+    return pixels, _project(network, width, projector, images=True)
+
+
+def blank_frozen(sample_shape: tuple[int, ...], network: nn.Module, width: int) -> FrozenBackbone:
+    """Return what :func:`frozen_backbone` shapes; its numbers are yet to be loaded.
+
+    Parameters
+    ----------
+    sample_shape, network, width
+        See :func:`blank_networks`.
+    """
+    return FrozenBackbone(*_blank_image_backbone(sample_shape, network), width)
+
+
+def _blank_image_backbone(
+    sample_shape: tuple[int, ...], network: nn.Module
+) -> tuple[nn.Module, nn.Module]:
     if not isinstance(next(network.children(), None), Standardize):
         channels = torch.ones(sample_shape[0], 1, 1)
         network = nn.Sequential(Standardize(channels, channels), network)
-    prepare = Standardize(torch.zeros(()), torch.ones(()))
-    return prepare, _project(network, width, projector, images=True)
+    return Standardize(torch.zeros(()), torch.ones(())), network
 
 
 def _project(

@@ -19,10 +19,11 @@ from skdeepcluster.base._building import (
     PairedViews,
     build_networks,
     build_views,
+    frozen_backbone,
     load_earlier,
 )
 from skdeepcluster.base._estimator import DeepEstimator
-from skdeepcluster.base._inference import embed_and_label, prepared_rows, vote
+from skdeepcluster.base._inference import embed_and_label, embed_once, prepared_rows, vote
 from skdeepcluster.base._prediction import PredictingEstimator
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
@@ -35,15 +36,16 @@ from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
     ViewNames,
+    one_of,
     unnamed,
     validate_parameters,
 )
 from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs, overruled
-from skdeepcluster.data import SelectedSource, Source
+from skdeepcluster.data import SelectedSource, Source, open_array
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.networks import ClusterModel, is_pretrained, same_backbone
-from skdeepcluster.numerics import cluster_means, label_counts, numbered_alike
-from skdeepcluster.training import Trainer, intra_op_threads
+from skdeepcluster.networks import ClusterModel, FrozenBackbone, is_pretrained, same_backbone
+from skdeepcluster.numerics import OwnDraws, cluster_means, label_counts, numbered_alike
+from skdeepcluster.training import Countdown, Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
@@ -60,6 +62,7 @@ class DeepClusterer(PredictingEstimator):
         "n_clusters": [ClusterCount()],
         "pretraining": [PretrainingName(), unnamed(Pretrainer), None],
         "views": [ViewNames()],
+        "fine_tune": [one_of("auto"), "boolean"],
         "calibrate": ["boolean"],
     }
     _FITTED: ClassVar[dict[str, Any]] = {
@@ -73,12 +76,15 @@ class DeepClusterer(PredictingEstimator):
         "_confidence": ConfidenceHead | None,
     }
 
+    # Whether the encoder may stop learning once it was pretrained.
+    _stops_learning: ClassVar[bool] = False
     # What pretraining="auto" stands for.
     _default_pretraining: ClassVar[type[Pretrainer]]
 
     n_clusters: int
     pretraining: str | Pretrainer | None
     views: Sequence[str] | str
+    fine_tune: bool | str
     calibrate: bool
 
     labels_: NDArray[np.int64]
@@ -95,6 +101,9 @@ class DeepClusterer(PredictingEstimator):
         trainer = self._make_trainer(source)
         if not self._goes_on():
             self._n_sized = len(source)
+        if self._frozen is not None:
+            with intra_op_threads(n_threads):
+                source = self._embedded_once(self._frozen, source, trainer)
         objective = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
             views = self._make_views(source, objective, trainer)
@@ -178,6 +187,42 @@ class DeepClusterer(PredictingEstimator):
         views, self.views_ = build_views(source, prepare, n_clusters, generator, self.views)
         return views
 
+    def _frozen_backbone(self, source: Source) -> FrozenBackbone | None:
+        """Return the backbone, if it arrives trained and is not to learn any more."""
+        if self._goes_on():
+            return self._frozen
+        asked = self.fine_tune != "auto"
+        if not self._takes_images() or (asked and self.fine_tune):
+            return None
+        if isinstance(self.pretraining, Pretrainer):  # that is to train it
+            return None
+        if not self._arrives_trained():
+            if asked and not self._stops_learning:
+                raise ValueError(
+                    f"fine_tune=False asks for a backbone that is used as it came, but backbone="
+                    f"{self.backbone!r} with pretrained={self.pretrained!r} has no trained weights "
+                    "and has to learn. Give it some, or leave fine_tune='auto'."
+                )
+            return None
+        with OwnDraws(0):  # of weights that those that were learned replace
+            return frozen_backbone(source, self._backbone_in_use(source.device), self.pretrained)
+
+    def _arrives_trained(self) -> bool:
+        """Whether the backbone was trained before the fit."""
+        return is_pretrained(self.backbone, self.pretrained)
+
+    def _is_said_to_arrive_trained(self) -> bool:
+        """Whether it was, where a module may be one to train: the user can say that it is none."""
+        said = bool(self.pretrained) or self.fine_tune != "auto"
+        is_module = isinstance(self.backbone, nn.Module)
+        return is_pretrained(self.backbone, self.pretrained) and (said or not is_module)
+
+    def _embedded_once(self, frozen: FrozenBackbone, source: Source, trainer: Trainer) -> Source:
+        """Return what the frozen backbone makes of the samples, as a source of its own."""
+        countdown = Countdown("embedding", len(source), trainer.say)
+        features = embed_once(source, frozen, countdown)
+        return open_array(features, source.device)
+
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
         return self.n_clusters
@@ -205,7 +250,7 @@ class DeepClusterer(PredictingEstimator):
         if self.pretraining is None or isinstance(self.pretraining, Pretrainer):
             return self.pretraining
         # A backbone that arrives trained is the result of a longer pretraining than ours.
-        if self._takes_images() and is_pretrained(self.backbone, self.pretrained):
+        if self._sees_images() and is_pretrained(self.backbone, self.pretrained):
             return None
         return self._default_pretraining()
 
@@ -254,7 +299,7 @@ class DeepClusterer(PredictingEstimator):
         if not np.isin(answer["labels_"], np.arange(n_clusters)).all():
             raise ValueError(f"labels_ are not all among the {n_clusters} clusters")
         if answer["_confidence"] is not None:
-            widths = [width] if self._takes_images() else [self.n_features_in_, width]
+            widths = [width] if self._sees_images() else [*self._seen_shape, width]
             answer["_confidence"].check(n_clusters, widths)
 
     def _phases(self) -> list[str]:
@@ -274,7 +319,7 @@ class DeepClusterer(PredictingEstimator):
         with trainer.draws("build"):
             prepare, embedding = build_networks(
                 source,
-                self._backbone_in_use(trainer.device),
+                "auto" if self._frozen else self._backbone_in_use(trainer.device),
                 self.pretrained,
                 self._projector(),
                 self._feature_name,
@@ -312,14 +357,14 @@ class DeepClusterer(PredictingEstimator):
         generator = trainer.generator("votes")
         rows = torch.randperm(len(source), generator=generator)[:MOST_ROWS]
         views = [embedding[rows].to(source.device)]
-        if not self._takes_images():
+        if not self._sees_images():
             views = [prepared_rows(self._model.prepare, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
         n_clusters = self._n_clusters()
         # An encoder that was taught a partition would bear it out, be it right or wrong.
         witnesses = views[:1] if self._model.embedding.taught else views
         votes = vote(witnesses, labels, n_clusters, generator)
-        if not self._takes_images():
+        if not self._sees_images():
             votes = overruled(votes, views[0], labels, n_clusters, generator)
         votes = trainer.agreed(votes)
         with report.phase("calibration", n_epochs(len(rows))) as hook:

@@ -34,7 +34,7 @@ from skdeepcluster.base._validation import (
 )
 from skdeepcluster.data import Source, check_targets
 from skdeepcluster.datasets import ImageFiles
-from skdeepcluster.networks import ClusterModel, default_image_backbone
+from skdeepcluster.networks import ClusterModel, FrozenBackbone, default_image_backbone
 from skdeepcluster.numerics import evenly_spaced
 from skdeepcluster.training import (
     MAX_SEED,
@@ -127,6 +127,9 @@ class DeepEstimator(
     image_shape_: tuple[int, ...]
     paths_: list[str]
 
+    # What makes vectors of images before anything is trained, if anything does.
+    _frozen: FrozenBackbone | None = None
+
     # Of images: a PixelRange, as a plain tuple that files can hold.
     _pixel_range: tuple[float, float, bool, bool]
 
@@ -170,8 +173,9 @@ class DeepEstimator(
             n_given = len(X) if isinstance(X, ImageFiles) else None
             source = open_source(self, X, device, reset=True)
             check_targets(y, n_given or len(source))
+            self._frozen = self._frozen_backbone(source)
             self._check_enough_samples(source)
-            n_small = self._n_threads(device)
+            n_small = self._n_threads(device, images=self._sees_images())
             with intra_op_threads(n_small), threads_beside_torch(n_small):
                 self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
@@ -218,6 +222,11 @@ class DeepEstimator(
         return getattr(self, "image_shape_", (self.n_features_in_,))
 
     @property
+    def _seen_shape(self) -> tuple[int, ...]:
+        """Shape of what is trained on: the samples, or what a frozen backbone makes of them."""
+        return self._sample_shape if self._frozen is None else (self._frozen.width,)
+
+    @property
     def _n_features_out(self) -> int:
         return self._model.embedding.embedding_dim
 
@@ -258,7 +267,7 @@ class DeepEstimator(
         trainer = Trainer(
             self._phases(),
             device=source.device,
-            precision=choose_precision(self.precision, source.device, source.sample_shape),
+            precision=choose_precision(self.precision, source.device, self._seen_shape),
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
             checkpoint=checkpoint,
             processes=processes,
@@ -338,8 +347,9 @@ class DeepEstimator(
         with undisturbed():
             device = self._device_of_answers()
             source = open_source(self, X, device, reset=False)
-            with intra_op_threads(self._n_threads(device)):
-                yield len(source), infer(self._model, source, self._second_opinion())
+            with intra_op_threads(self._n_threads(device, images=self._takes_images())):
+                answers = infer(self._model, source, self._second_opinion(), self._frozen)
+                yield len(source), answers
 
     def _device_of_answers(self) -> torch.device:
         """Return where a fitted estimator computes."""
@@ -371,23 +381,33 @@ class DeepEstimator(
 
     def _feature_name(self, number: int) -> str:
         """Return how to call a feature in a message."""
+        if self._frozen is not None:
+            return f"Feature {number} of the backbone"
         names = getattr(self, "feature_names_in_", None)
         return f"Feature {number}" if names is None else f"Feature {number} ({names[number]!r})"
 
+    def _frozen_backbone(self, source: Source) -> FrozenBackbone | None:
+        """Return what is to make vectors of the images of a fit, once, if anything is."""
+        return None
+
     def _learns_from_images(self) -> bool:
         """Whether it is images that clusters are learned from, rather than vectors."""
-        return self._takes_images()
+        return self._sees_images()
+
+    def _sees_images(self) -> bool:
+        """Whether networks are trained on images, rather than on vectors."""
+        return self._takes_images() and self._frozen is None
 
     def _takes_images(self) -> bool:
         return hasattr(self, "image_shape_")
 
-    def _n_threads(self, device: torch.device) -> int:
+    def _n_threads(self, device: torch.device, *, images: bool) -> int:
         """Return how many CPU threads to use inside an operation.
 
         In the products of a feature encoder threads cost more than they give. To convolutions of
         the smallest images they give a third at best, and on a busy machine they take the double.
         """
-        n_pixels = math.prod(self._sample_shape[1:])  # of features: one
+        n_pixels = math.prod(self._sample_shape[1:]) if images else 1
         small = device.type == "cpu" and n_pixels <= SMALL_IMAGE_PIXELS
         return 1 if small else intra_op_threads.count()
 

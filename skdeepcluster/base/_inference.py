@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from skdeepcluster.calibration import collect_votes, confident_in
 from skdeepcluster.data import Source, ordered_batches
-from skdeepcluster.networks import ClusterModel
+from skdeepcluster.networks import ClusterModel, FrozenBackbone
 from skdeepcluster.numerics import OwnDraws, full_digits
 
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
@@ -56,18 +56,67 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def infer(
-    model: ClusterModel, source: Source, second_opinion: nn.Module | None = None
+    model: ClusterModel,
+    source: Source,
+    second_opinion: nn.Module | None = None,
+    frozen: nn.Module | None = None,
 ) -> Iterator[Predictions]:
-    """Yield the predictions for all samples, batch by batch."""
-    model.to(source.device).eval()
-    if second_opinion is not None:
-        second_opinion.to(source.device).eval()
+    """Yield the predictions for all samples, batch by batch.
+
+    Parameters
+    ----------
+    model : ClusterModel
+    source : Source
+    second_opinion : nn.Module, optional
+        See :func:`consult`.
+    frozen : nn.Module, optional
+        Maps the samples to what the model was trained on, where that is not they themselves.
+    """
+    for network in (model, second_opinion, frozen):
+        if network is not None:
+            network.to(source.device).eval()
     # Networks that draw when they predict say the same whenever they are asked.
     draws = OwnDraws(0)
     for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
         with draws:
-            said = consult(model, rows, second_opinion)
+            seen = rows if frozen is None else frozen(rows)
+            said = consult(model, seen, second_opinion)
         yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
+
+
+@torch.no_grad()
+def embed_once(
+    source: Source, frozen: FrozenBackbone, announce: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """Return the features of all images, batch by batch as :func:`infer` sees them.
+
+    Parameters
+    ----------
+    source : Source
+    frozen : FrozenBackbone
+    announce : callable
+        Is told after each batch how many images are done.
+
+    Raises
+    ------
+    ValueError
+        If a feature is not finite.
+    """
+    frozen.to(source.device)
+    features = np.empty((len(source), frozen.width), dtype=np.float32)
+    draws, done = OwnDraws(0), 0
+    for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
+        with draws:
+            batch = frozen(rows)[:n_valid].cpu()
+        if not batch.isfinite().all():
+            raise ValueError(
+                "The backbone makes features of X that are not finite. Pass images in the range "
+                "that it was trained on, or another backbone."
+            )
+        features[done : done + n_valid] = batch.numpy()
+        done += n_valid
+        announce(done)
+    return features
 
 
 def consult(model: ClusterModel, rows: Tensor, second_opinion: nn.Module | None) -> list[Tensor]:

@@ -21,7 +21,7 @@ from skdeepcluster.networks import ClusterModel
 class PredictingEstimator(ClusterMixin, DeepEstimator):
     """Labels, probabilities and a score from the networks of a fitted clusterer."""
 
-    _NETWORKS = ("_objective", "_confidence")
+    _NETWORKS = ("_objective", "_confidence", "_frozen")
 
     _objective: Any
     _confidence: ConfidenceHead | None

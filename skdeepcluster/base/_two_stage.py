@@ -48,7 +48,6 @@ class TwoStageClusterer(DeepClusterer):
     _head_fit: ClassVar[Recipe]
 
     init: str
-    fine_tune: bool | str
 
     def _own_phases(self) -> list[str]:
         return ["start", "clustering"]
@@ -56,12 +55,12 @@ class TwoStageClusterer(DeepClusterer):
     def _fine_tunes(self) -> bool:
         """Whether the encoder goes on learning: of "auto", from images where that is affordable."""
         if self.fine_tune == "auto":
-            return self._takes_images() and choose_device(self.device).type != "cpu"
+            return self._sees_images() and choose_device(self.device).type != "cpu"
         return bool(self.fine_tune)
 
     def _learns_from_images(self) -> bool:
         """Whether the encoder is fine-tuned on images; else heads learn from their embedding."""
-        return self._takes_images() and self._fine_tunes()
+        return self._sees_images() and self._fine_tunes()
 
     def _count_parts(self, name: str) -> int:
         """Return the size of the fine partition that the parameter of this name asks for."""

@@ -93,8 +93,9 @@ class CalibratedDeepClustering(TwoStageClusterer):
         no difference where the encoder is not trained.
     fine_tune : bool or "auto", default="auto"
         Whether the encoder is trained along with the heads. "auto" is True for images on an
-        accelerator, as in the paper. Else heads learn from the embedding, of which every sample
-        then has one and its neighbours are the other views.
+        accelerator, as in the paper, unless the backbone arrives trained (`pretrained`, a folder or
+        a module): then every image is embedded once, and clusters are learned from the features as
+        from an array. Where the encoder is not trained along, neighbours are the other views.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -226,6 +227,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
     True
     """
 
+    _stops_learning = True
     _default_pretraining = SimCLR
     _feature_training = Recipe(batch_size=256, learning_rate=1e-3, max_steps=100)
     _image_training = Recipe(batch_size=1000, learning_rate=1e-4, image_epochs=10)
@@ -239,7 +241,6 @@ class CalibratedDeepClustering(TwoStageClusterer):
         "entropy_weight": [real(0, None, "left")],
         "calibration_head": ["boolean"],
         "stop_gradient": ["boolean"],
-        "fine_tune": [one_of("auto"), "boolean"],
     }
 
     def __init__(

@@ -114,6 +114,11 @@ class StableClusterDiscrimination(DeepClusterer):
     refine : bool, default=False
         Whether to train on confident predictions after the stage. The result is kept only if it
         separates the samples better and loses no cluster.
+    fine_tune : bool or "auto", default="auto"
+        Whether a backbone that arrives trained (`pretrained` or a folder) goes on
+        learning. "auto" is False: every image is embedded once, and clusters are learned from the
+        features as from an array. A module is taken to be trained if this is
+        not "auto". Without trained weights the backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -295,6 +300,7 @@ class StableClusterDiscrimination(DeepClusterer):
         temperature: float = 0.05,
         neighbor_weight: float = 10.0,
         refine: bool = False,
+        fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
         views: Sequence[str] | str = "auto",
@@ -322,6 +328,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self.temperature = temperature
         self.neighbor_weight = neighbor_weight
         self.refine = refine
+        self.fine_tune = fine_tune
         self.backbone = backbone
         self.pretrained = pretrained
         self.views = views
@@ -394,6 +401,9 @@ class StableClusterDiscrimination(DeepClusterer):
         n_clusters: int = self._objective.selected_head.n_clusters
         return n_clusters
 
+    def _arrives_trained(self) -> bool:
+        return self._is_said_to_arrive_trained()
+
     def _projector(self) -> MakeProjector:
         return (
             self._pretrainer() or self._default_pretraining()
@@ -410,7 +420,7 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _starts(self) -> int:
         """Return the number of heads for each number of clusters."""
-        several = {} if self._takes_images() else {"auto": 3, "merged": 2}
+        several = {} if self._sees_images() else {"auto": 3, "merged": 2}
         return several.get(self.init, 1)
 
     def _count_over_clusters(self) -> list[int]:
@@ -459,7 +469,7 @@ class StableClusterDiscrimination(DeepClusterer):
         report: CallbackReport,
     ) -> None:
         """Start the heads from partitions of the embedding, as little as it has learned yet."""
-        init = "random" if self.init == "auto" and self._takes_images() else self.init
+        init = "random" if self.init == "auto" and self._sees_images() else self.init
         if init == "random":
             return
         generator = trainer.generator("partitions")
@@ -599,7 +609,7 @@ class StableClusterDiscrimination(DeepClusterer):
         """Return how well each head to choose from separates the samples."""
         rows = judged_rows(len(source))
         embedding = self._embed(objective, source, rows)
-        images = self._takes_images()  # pixels are no measure
+        images = self._sees_images()  # pixels are no measure
         X = embedding if images else prepared_rows(objective.model.prepare, source, rows)
         return judge_heads(objective.candidates, embedding, X)
 

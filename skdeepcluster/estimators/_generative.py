@@ -104,6 +104,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     guidance : float, default=1.5
         How far generated samples go from what is typical of all to what is typical of their
         cluster: 1 is the estimate of the generator, more exaggerates (classifier-free guidance).
+    fine_tune : bool or "auto", default="auto"
+        Whether a backbone that arrives trained (`pretrained`, a folder or a module) goes on
+        learning. "auto" is False: every image is embedded once, and clusters are learned from the
+        features as from an array. Without trained weights it always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -274,6 +278,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         metric_weight: float = 0.1,
         reliability_weighting: bool = True,
         guidance: float = 1.5,
+        fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
         views: Sequence[str] | str = "auto",
@@ -304,6 +309,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         self.metric_weight = metric_weight
         self.reliability_weighting = reliability_weighting
         self.guidance = guidance
+        self.fine_tune = fine_tune
         self.backbone = backbone
         self.pretrained = pretrained
         self.views = views
@@ -371,7 +377,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         device = self._device_of_answers()
         generator = torch.Generator()
         generator.manual_seed(int(check_random_state(random_state).randint(MAX_SEED)))
-        noise = torch.randn(n_samples, *self._sample_shape, generator=generator)
+        noise = torch.randn(n_samples, *self._seen_shape, generator=generator)
         objective = self._objective.to(device)  # predict moves no more of it than it needs
         made = objective.generate(noise.to(device), labels.to(device)).cpu()
         made = copy.deepcopy(prepare).cpu().inverse(made if made.ndim > 2 else made.double())
@@ -388,21 +394,21 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
 
     def _check_enough_samples(self, source: Source) -> None:
         super()._check_enough_samples(source)
-        if self.generated_ratio and max(source.sample_shape[1:], default=0) > LARGEST_GENERATED:
+        if self.generated_ratio and max(self._seen_shape[1:], default=0) > LARGEST_GENERATED:
             raise ValueError(
                 f"generated_ratio={self.generated_ratio} asks for generated images of shape "
-                f"{tuple(source.sample_shape)}; the generator is made for up to "
+                f"{self._seen_shape}; the generator is made for up to "
                 f"{LARGEST_GENERATED} pixels. Use smaller images, or generated_ratio=0."
             )
 
     def _make_objective(self, model: ClusterModel) -> GenerativeObjective:
         denoiser = None
         if self.generated_ratio:
-            denoiser = build_denoiser(self._sample_shape, self.n_clusters)
+            denoiser = build_denoiser(self._seen_shape, self.n_clusters)
         return GenerativeObjective(
             model,
             denoiser,
-            sample_shape=self._sample_shape,
+            sample_shape=self._seen_shape,
             n_clusters=self.n_clusters,
             n_parts=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
             ratio=self.generated_ratio,

@@ -79,6 +79,11 @@ class ProximityDeepClustering(DeepClusterer):
     code_weight : float, default=1.0
         Weight of the distance between codes and their centroids, relative to the reconstruction of
         what the centroids are decoded to; 0 turns it off.
+    fine_tune : bool or "auto", default="auto"
+        Whether a backbone that arrives trained (`pretrained` or a folder) goes on
+        learning. "auto" is False: every image is embedded once, and clusters are learned from the
+        features as from an array. A module is taken to be trained if this is
+        not "auto". Without trained weights the backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -198,6 +203,7 @@ class ProximityDeepClustering(DeepClusterer):
     """
 
     _default_pretraining = SimCLR
+    pretraining = None  # the method's own first phase is it
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in DeepClusterer._parameter_constraints.items() if k not in UNUSED},
         "n_neighbors": [integer(1)],
@@ -219,6 +225,7 @@ class ProximityDeepClustering(DeepClusterer):
         schedule: str = "gradual",
         interpolation_weight: float = 0.5,
         code_weight: float = 1.0,
+        fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
         pretraining_epochs: int | str = "auto",
@@ -241,6 +248,7 @@ class ProximityDeepClustering(DeepClusterer):
         self.schedule = schedule
         self.interpolation_weight = interpolation_weight
         self.code_weight = code_weight
+        self.fine_tune = fine_tune
         self.backbone = backbone
         self.pretrained = pretrained
         self.pretraining_epochs = pretraining_epochs
@@ -256,6 +264,9 @@ class ProximityDeepClustering(DeepClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _arrives_trained(self) -> bool:
+        return self._is_said_to_arrive_trained()
+
     def _pretrainer(self) -> None:
         """Return that nothing but the method's own first phase trains the encoder."""
 
@@ -268,7 +279,7 @@ class ProximityDeepClustering(DeepClusterer):
     def _make_objective(self, model: ClusterModel) -> ProximityObjective:
         return ProximityObjective(
             model,
-            build_decoder(model.embedding.embedding_dim, self._sample_shape),
+            build_decoder(model.embedding.embedding_dim, self._seen_shape),
             self._standardize(model),
             n_clusters=self.n_clusters,
             n_regions=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
@@ -280,13 +291,13 @@ class ProximityDeepClustering(DeepClusterer):
 
     def _standardize(self, model: ClusterModel) -> nn.Module:
         """Return what brings prepared samples to unit variance: features are prepared so."""
-        if not self._takes_images():
+        if not self._sees_images():
             return nn.Identity()
         return next(model.embedding.backbone.children())
 
     def _make_views(self, source: Source, objective: Any, trainer: Trainer) -> PairedViews:
         """Return the samples as they are: of each there is one view only."""
-        if not self._takes_images():
+        if not self._sees_images():
             source = SelectedSource(source, self._trained_rows(source, trainer))
         return AugmentedViews(source, objective.model.prepare, [unchanged])
 
@@ -316,7 +327,7 @@ class ProximityDeepClustering(DeepClusterer):
         critic = None
         if self.interpolation_weight:
             with trainer.draws("build for pretraining"):
-                critic = build_critic(self._sample_shape)
+                critic = build_critic(self._seen_shape)
         interpolation = InterpolationObjective(
             objective.model.embedding,
             objective.decoder,
@@ -389,7 +400,7 @@ class ProximityDeepClustering(DeepClusterer):
         self._divide(objective, source, trainer)
         for tensor in (*objective.head.state_dict().values(), objective.regions.centers):
             tensor.copy_(trainer.agreed(tensor))
-        if not self._takes_images():
+        if not self._sees_images():
             self._go_back(objective, source, trainer)
         yield
 

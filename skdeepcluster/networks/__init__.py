@@ -14,6 +14,7 @@ from skdeepcluster.networks._denoisers import build_denoiser
 from skdeepcluster.networks._embedding import (
     ClusterModel,
     EmbeddingNetwork,
+    FrozenBackbone,
     Standardize,
     full_precision,
     multilayer_perceptron,
@@ -31,6 +32,7 @@ __all__ = [
     "CosineHead",
     "EMATeacher",
     "EmbeddingNetwork",
+    "FrozenBackbone",
     "PrototypeHead",
     "PrototypePerceptron",
     "Standardize",

@@ -95,6 +95,33 @@ class EmbeddingNetwork(nn.Module):
         return normalize(self.projector(features).float(), dim=1)
 
 
+class FrozenBackbone(nn.Module):
+    """A backbone that is used as it came: it makes of each image a vector, once and for all.
+
+    Parameters
+    ----------
+    prepare : nn.Module
+        Maps raw images to what the backbone works on.
+    backbone : nn.Module
+        Maps prepared images to features.
+    width : int
+        How many features.
+    """
+
+    def __init__(self, prepare: nn.Module, backbone: nn.Module, width: int) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.backbone = backbone
+        self.width = width
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of raw images, shape (batch, width), in float32."""
+        features: Tensor = self.backbone(self.prepare(x))
+        return features.flatten(1).float()
+
+
 class ClusterModel(nn.Module):
     """All that a fitted clusterer needs: preparation, embedding and head.
 

@@ -33,6 +33,8 @@ from skdeepcluster.persistence._files import (
 )
 from skdeepcluster.persistence._networks import (
     NETWORKS,
+    adopt,
+    networks_of,
     read_record,
     rebuild,
     record_backbone,
@@ -179,13 +181,12 @@ def load(path: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> 
 def _describe(estimator: DeepEstimator) -> tuple[Text, dict[str, Tensor]]:
     """Return what there is to know about a fitted estimator, but for the checksum."""
     encoder = Encoder()
-    networks = estimator._NETWORKS[0]
     parameters = encoder.parameters(estimator)
-    others = LEFT_OUT | parameters.keys() | {networks}
+    others = LEFT_OUT | parameters.keys() | {estimator._NETWORKS[0], "_frozen"}
     attributes = {name: value for name, value in estimator.__dict__.items() if name not in others}
     _check_attributes(estimator, attributes)
     fitted = {name: encoder.encode(value, name) for name, value in attributes.items()}
-    for name, tensor in tensors_of(getattr(estimator, networks)).items():
+    for name, tensor in tensors_of(networks_of(estimator)).items():
         # In memory of its own: safetensors refuses to write any twice.
         own = tensor.detach().clone(memory_format=torch.contiguous_format)
         encoder.tensors[NETWORKS + name] = own
@@ -234,7 +235,7 @@ def _read(
         weights = {name.removeprefix(NETWORKS): tensors[name] for name in decoder.unread}
         networks = rebuild(estimator, record, weights)
         try:
-            estimator._adopt(networks)
+            adopt(estimator, networks)
         except (AttributeError, LookupError, TypeError) as error:
             raise ValueError(f"fitted attributes do not fit each other: {error!r}") from error
     return estimator
@@ -273,12 +274,15 @@ def _compare(estimator: DeepEstimator, again: DeepEstimator) -> None:
             f"{type(again)} has the same name as {type(estimator)}. Rename one; a class that was "
             "defined anew, as in a notebook, is another one."
         )
-    prepare: Any = estimator._model.prepare
+    prepare: Any = (estimator._frozen or estimator._model).prepare
     generator = torch.Generator().manual_seed(0)
     rows = prepare.mean + prepare.scale * torch.rand(
         2, *estimator._sample_shape, generator=generator
     )
-    answers = [consult(one._model, rows, one._second_opinion()) for one in (estimator, again)]
+    answers = [
+        consult(one._model, one._frozen(rows) if one._frozen else rows, one._second_opinion())
+        for one in (estimator, again)
+    ]
     for ours, theirs in zip(*answers, strict=True):
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise ValueError(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import astuple, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.base import DeepEstimator, blank_networks
+from skdeepcluster.base import DeepEstimator, blank_frozen, blank_networks
 from skdeepcluster.networks import (
     ClusterModel,
+    FrozenBackbone,
     build_backbone,
     output_width,
     rebuild_backbone,
@@ -36,27 +37,47 @@ class Backbone:
         Whether a timm model has the first layer for small images.
     width : int
         Number of features that it returns.
+    frozen : bool
+        Whether it makes vectors of images before anything is trained.
     """
 
     name: str
     small_stem: bool
     width: int
+    frozen: bool
 
 
 def record_backbone(estimator: DeepEstimator) -> Backbone | None:
     """Return how to make the backbone, unless the parameters say all there is to say."""
     if not _has_record(estimator):
         return None
-    backbone = estimator._model.embedding.backbone
+    frozen = estimator._frozen
+    backbone = frozen.backbone if frozen else estimator._model.embedding.backbone
     width = output_width(backbone, estimator._sample_shape)
     if isinstance(estimator.backbone, nn.Module):
-        return Backbone(type(estimator.backbone).__name__, False, width)
+        return Backbone(type(estimator.backbone).__name__, False, width, bool(frozen))
     *_, network = backbone.children()  # after the normalisation of the channels
-    return Backbone(*timm_recipe(estimator.backbone, network), width)
+    return Backbone(*timm_recipe(estimator.backbone, network), width, bool(frozen))
 
 
 def _has_record(estimator: DeepEstimator) -> bool:
     return estimator._takes_images() or isinstance(estimator.backbone, nn.Module)
+
+
+def networks_of(estimator: DeepEstimator) -> nn.Module:
+    """Return all networks of a fitted estimator but the second opinion."""
+    trained = getattr(estimator, estimator._NETWORKS[0])
+    if estimator._frozen is None:
+        return trained  # type: ignore[no-any-return]  # of the attribute of that name
+    return nn.ModuleDict({"trained": trained, "frozen": estimator._frozen})
+
+
+def adopt(estimator: DeepEstimator, networks: nn.Module) -> None:
+    """Give an estimator what :func:`networks_of` returned."""
+    if isinstance(networks, nn.ModuleDict):
+        estimator._frozen = cast(FrozenBackbone, networks["frozen"])
+        networks = networks["trained"]
+    estimator._adopt(networks)
 
 
 def rebuild(
@@ -83,21 +104,32 @@ def rebuild(
 
 
 def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
-    shape, projector = estimator._sample_shape, estimator._projector()
-    network: nn.Module
-    if record is None and projector is None:  # features are clustered as they are
+    estimator._frozen = None
+    if record is not None and record.frozen:
+        network = _build_recorded(estimator, record)
+        estimator._frozen = blank_frozen(estimator._sample_shape, network, record.width)
+        record = None  # what is trained gets its features
+    shape, projector = estimator._seen_shape, estimator._projector()
+    if record is not None:
+        network, width = _build_recorded(estimator, record), record.width
+    elif projector is None:  # features are clustered as they are
         network, width = nn.Identity(), shape[0]
-    elif record is None:
-        network, width = build_backbone("auto", shape)
-    elif isinstance(estimator.backbone, nn.Module):
-        network = copy.deepcopy(estimator.backbone).cpu().to(memory_format=torch.channels_last)
-        width = record.width
     else:
-        network = rebuild_backbone(record.name, shape, record.small_stem)
-        width = record.width
+        network, width = build_backbone("auto", shape)
     prepare, embedding = blank_networks(shape, network, width, projector)
-    networks: nn.Module = estimator._make_networks(ClusterModel(prepare, embedding, nn.Identity()))
-    return networks
+    setattr(
+        estimator,
+        estimator._NETWORKS[0],
+        estimator._make_networks(ClusterModel(prepare, embedding, nn.Identity())),
+    )
+    return networks_of(estimator)
+
+
+def _build_recorded(estimator: DeepEstimator, record: Backbone) -> nn.Module:
+    """Return the backbone of a record, its numbers yet to be loaded."""
+    if isinstance(estimator.backbone, nn.Module):
+        return copy.deepcopy(estimator.backbone).cpu().to(memory_format=torch.channels_last)
+    return rebuild_backbone(record.name, estimator._sample_shape, record.small_stem)
 
 
 def read_record(estimator: DeepEstimator, record: Any) -> Backbone | None:
@@ -107,8 +139,10 @@ def read_record(estimator: DeepEstimator, record: Any) -> Backbone | None:
         return None
     check_names("backbone", record, [field.name for field in fields(Backbone)])
     found = Backbone(**record)
-    if [type(value) for value in astuple(found)] != [str, bool, int]:
-        raise ValueError(f"backbone: a name, a truth value and a width were expected, got {found}.")
+    if [type(value) for value in astuple(found)] != [str, bool, int, bool]:
+        raise ValueError(
+            f"backbone: a name, a width and two truth values were expected, got {found}."
+        )
     return found
 
 

@@ -29,15 +29,21 @@ class _Answers(nn.Module):
     """What transform, and if there are clusters predict and predict_proba, return for a batch."""
 
     def __init__(
-        self, model: ClusterModel, second_opinion: nn.Module | None, has_clusters: bool
+        self,
+        model: ClusterModel,
+        second_opinion: nn.Module | None,
+        frozen: nn.Module | None,
+        has_clusters: bool,
     ) -> None:
         super().__init__()
+        self.frozen = frozen
         self.model = model
         self.second_opinion = second_opinion
         self.has_clusters = has_clusters
 
     def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        said = consult(self.model, rows, self.second_opinion)
+        seen = rows if self.frozen is None else self.frozen(rows)
+        said = consult(self.model, seen, self.second_opinion)
         predictions = Predictions(*(tensor.float() for tensor in said))
         if not self.has_clusters:
             return (predictions.embedding,)
@@ -95,7 +101,9 @@ def to_onnx(estimator: DeepEstimator, path: str | os.PathLike[str]) -> None:
             f"to_onnx needs {' and '.join(missing)}: pip install 'skdeepcluster[onnx]'"
         )
     has_clusters = isinstance(estimator, PredictingEstimator)
-    networks = _Answers(estimator._model, estimator._second_opinion(), has_clusters)
+    networks = _Answers(
+        estimator._model, estimator._second_opinion(), estimator._frozen, has_clusters
+    )
     networks = copy.deepcopy(networks).cpu().eval()
     # Of two rows, because the exporter takes a size of one for a constant.
     example = torch.zeros(2, *estimator._sample_shape)

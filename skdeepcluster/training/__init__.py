@@ -7,6 +7,7 @@ from skdeepcluster.training._hooks import EpochHook, PeriodicHook, SilentHook
 from skdeepcluster.training._loop import Trainer
 from skdeepcluster.training._phase import Phase, Plan
 from skdeepcluster.training._processes import Processes, explain_lost_processes, started_processes
+from skdeepcluster.training._progress import Countdown
 from skdeepcluster.training._randomness import MAX_SEED
 from skdeepcluster.training._schedules import Schedule, constant, cosine, delayed, one_cycle
 from skdeepcluster.training._surroundings import undisturbed
@@ -15,6 +16,7 @@ from skdeepcluster.training._threads import intra_op_threads, threads_beside_tor
 __all__ = [
     "MAX_SEED",
     "CheckpointFolder",
+    "Countdown",
     "EpochHook",
     "PeriodicHook",
     "Phase",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -75,6 +76,37 @@ class Progress:
             f"{self.name}: {epochs} epoch{'s' if epochs != 1 else ''} of {self.n_batches} x {size} "
             f"samples, learning rate {rate:.2g}"
         )
+
+
+class Countdown:
+    """Prints how long a single pass over the samples will take, if that is long, and took.
+
+    Parameters
+    ----------
+    name : str
+        What is done.
+    n_samples : int
+        How many samples there are.
+    say : callable
+        Prints a line.
+    """
+
+    def __init__(self, name: str, n_samples: int, say: Callable[[str], None]) -> None:
+        self.name = name
+        self.n_samples = n_samples
+        self.say = say
+        self.announced = False
+        self.began = time.perf_counter()
+
+    def __call__(self, n_done: int) -> None:
+        """Note that so many samples are done."""
+        took = time.perf_counter() - self.began
+        to_go = took * (self.n_samples / n_done - 1)
+        if n_done == self.n_samples:
+            self.say(f"{self.name}: {duration(took)}")
+        elif not self.announced and to_go > SHORT:
+            self.say(f"{self.name}, about {duration(to_go)} to go")
+        self.announced = True
 
 
 def results(record: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ def test_images_with_pretraining_and_a_timm_backbone(image_method, monkeypatch):
 
 def test_a_frozen_backbone_for_images():
     model = image_model(fine_tune=False).fit(IMAGES)
-    backbone = model._model.embedding.backbone[1]
+    backbone = model._frozen.backbone[1]
     for trained, given_ in zip(backbone.parameters(), model.backbone.parameters(), strict=True):
         assert torch.equal(trained, given_)
 
@@ -97,6 +97,5 @@ def test_weights_from_a_local_file(tmp_path):
         max_epochs=0,
         random_state=0,
     ).fit(IMAGES)
-    loaded = model._model.embedding.backbone[1].state_dict()
+    loaded = model._frozen.backbone[1].state_dict()
     assert torch.equal(loaded["conv1.0.weight"], network.state_dict()["conv1.0.weight"])
-    assert not any(r["phase"] == "pretraining" for r in model.history_)

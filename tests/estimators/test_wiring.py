@@ -334,7 +334,11 @@ IMAGE_WIRES = {
     MiniClustering: [
         (
             {"fine_tune": True},
-            {"candidate_partitions.init": "kmeans", "ran": ["clustering", "calibration"]}
+            {
+                "candidate_partitions.init": "kmeans",
+                "frozen_backbone.backbone": None,
+                "ran": ["clustering", "calibration"],
+            }
             | objective(
                 "MiniObjective",
                 alignment_weight=0.2,
@@ -344,10 +348,11 @@ IMAGE_WIRES = {
             ),
         ),
         (
-            {},  # on a CPU heads learn from the embedding, as they do from features
+            {},  # of a backbone that arrives trained the features are clustered
             {
+                "frozen_backbone.backbone": BACKBONE,
                 "candidate_partitions.init": "auto",
-                "ran": ["start", "clustering", "calibration"],
+                "ran": ["pretraining", "start", "clustering", "calibration"],
             }
             | objective(
                 "MiniObjective",
@@ -358,20 +363,37 @@ IMAGE_WIRES = {
             ),
         ),
         ({"init": "merged"}, {"candidate_partitions.init": "merged"}),
+        (
+            {"pretraining": SimCLR(batch_size=33), "init": "merged"},
+            {"frozen_backbone.backbone": None, "pretraining.batch_size": 33},
+        ),
     ],
     StableClusterDiscrimination: [
         (
             {},
             {
+                "frozen_backbone.backbone": None,
                 "DiscriminationObjective.lower_bound": 0.9,
                 "DiscriminationObjective.n_clusters": [K],
                 "candidate_partitions.init": None,
             },
         ),
         ({"init": "kmeans"}, {"candidate_partitions.init": "kmeans"}),
+        ({"fine_tune": False}, {"frozen_backbone.backbone": BACKBONE}),
+    ],
+    ProximityDeepClustering: [
+        ({}, {"frozen_backbone.backbone": None}),
+        ({"fine_tune": False}, {"frozen_backbone.backbone": BACKBONE}),
     ],
     GenerativeCalibrationClustering: [
-        ({"generated_ratio": 0.0}, {"GenerativeObjective.discrepancy_weight": 1.0}),
+        ({}, {"frozen_backbone.backbone": BACKBONE}),
+        (
+            {"generated_ratio": 0.0, "fine_tune": True},
+            {
+                "frozen_backbone.backbone": None,
+                "GenerativeObjective.discrepancy_weight": 1.0,
+            },
+        ),
     ],
     BYOL: [
         (
@@ -394,6 +416,8 @@ def handed(monkeypatch):
             bound = inspect.signature(original).bind(*args, **kwargs)
             bound.apply_defaults()
             arguments = {**bound.arguments, **bound.arguments.get("state", {})}
+            if arguments.get("phases") == ["teaching"]:  # beside the fit
+                arguments = {}
             for argument, value in arguments.items():
                 record[f"{getter}.{argument}"] = value
             return original(*args, **kwargs)
@@ -430,6 +454,7 @@ def handed(monkeypatch):
     listen(ProximityObjective, "refresh", "refresh")
     listen(_generative, "build_denoiser", "build_denoiser")
     listen(_clusterer, "build_views", "build_views")
+    listen(_clusterer, "frozen_backbone", "frozen_backbone")
     listen(_two_stage, "choose_partition", "choose_partition")
     listen(_clusterer, "choose_partition", "protected")  # from ending below k-means
     for module in (_two_stage, _discrimination):
@@ -453,7 +478,8 @@ def cases(wires):
 
 @pytest.mark.parametrize("method", WIRES, ids=lambda method: method.__name__)
 def test_every_argument_has_a_wire(method):
-    wired = {name for arguments, _ in WIRES[method] for name in arguments}
+    wires = [*WIRES[method], *IMAGE_WIRES.get(method, [])]
+    wired = {name for arguments, _ in wires for name in arguments}
     assert wired == defaults(method).keys() - NOT_WIRED
 
 

@@ -1,0 +1,227 @@
+"""Of a backbone that arrives trained the features are clustered: each image is embedded once."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
+from sklearn.datasets import load_digits
+from torch import nn
+
+import skdeepcluster
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
+from skdeepcluster.pretraining import SimCLR
+from skdeepcluster.training import _progress
+from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS
+
+CLUSTERER = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+PIXELS, Y = (part[:150] for part in load_digits(n_class=3, return_X_y=True))
+IMAGES = (PIXELS / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+ALWAYS_LEARNING = [
+    StableClusterDiscrimination,
+    ProximityDeepClustering,
+    GenerativeCalibrationClustering,
+]
+SEEN = []
+
+
+class Counting(nn.Module):
+    """Turns an image into its pixels and one number more, and notes how many it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.norm = nn.BatchNorm2d(1, affine=False)  # would learn from any batch in training
+
+    def forward(self, images):
+        SEEN.append(len(images))
+        pixels = self.norm(images).flatten(1) * self.weight
+        return torch.cat([pixels, pixels.square().mean(1, keepdim=True)], dim=1)
+
+
+def features():
+    """Return what the backbone makes of the images, as a fit sees them."""
+    model = MiniClustering(3, random_state=0, backbone=Counting(), max_epochs=0, calibrate=False)
+    model.fit(IMAGES)
+    with torch.no_grad():
+        return model._frozen(torch.from_numpy(IMAGES)).numpy()
+
+
+def frozen(method, **parameters):
+    return clone(method).set_params(backbone=Counting(), fine_tune=False, **parameters)
+
+
+@CLUSTERER
+def test_images_are_clustered_as_the_array_of_their_features(method):
+    of_images = frozen(method).fit(IMAGES)
+    of_features = clone(method).fit(features())
+    np.testing.assert_array_equal(of_images.labels_, of_features.labels_)
+    np.testing.assert_allclose(
+        of_images.predict_proba(IMAGES), of_features.predict_proba(features()), atol=1e-4
+    )
+    assert getattr(of_images, "views_", ["neighbor"]) == ["neighbor"]  # R-DC has none
+    assert of_images.image_shape_ == (1, 8, 8)
+    assert of_images.n_features_in_ == 64
+    assert of_images.backbone_name_ == "Counting"
+
+
+@CLUSTERER
+def test_each_image_is_embedded_once(method):
+    SEEN.clear()
+    frozen(method, max_epochs=3).fit(IMAGES)
+    two_that_tell_the_width, all_filled_up = SEEN
+    assert (two_that_tell_the_width, all_filled_up) == (2, 512)
+
+
+@CLUSTERER
+def test_the_backbone_stays_as_it_came(method):
+    model = frozen(method, max_epochs=2).fit(IMAGES)
+    assert model._frozen.backbone[-1].weight.item() == 1
+    assert not any(weight.requires_grad for weight in model._frozen.parameters())
+    assert model._frozen.backbone[-1].norm.num_batches_tracked == 0
+    assert model.backbone.weight.requires_grad  # the user's own
+
+
+@CLUSTERER
+def test_new_images_are_embedded_too(method, tmp_path):
+    model = frozen(method, max_epochs=2).fit(IMAGES[:100])
+    expected = model.predict_proba(IMAGES[100:])
+    assert expected.shape == (50, 3)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(IMAGES[100:]), expected)
+    skdeepcluster.save(model, tmp_path / "model")
+    again = skdeepcluster.load(tmp_path / "model", backbone=Counting())
+    np.testing.assert_array_equal(again.predict_proba(IMAGES[100:]), expected)
+    np.testing.assert_array_equal(again.transform(IMAGES), model.transform(IMAGES))
+    again.set_params(fine_tune=True)  # for the next fit
+    np.testing.assert_array_equal(again.predict(IMAGES), model.predict(IMAGES))
+
+
+def test_a_named_backbone_is_saved_with_its_weights(tmp_path):
+    network = timm.create_model("test_resnet", in_chans=1, num_classes=0)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    model = MiniClustering(
+        3, random_state=0, backbone="test_resnet", pretrained=tmp_path / "weights.pth"
+    ).fit(IMAGES)
+    assert model.views_ == ["neighbor"]
+    assert {record["phase"] for record in model.history_} >= {"pretraining", "clustering"}
+    skdeepcluster.save(model, tmp_path / "model")
+    again = skdeepcluster.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(IMAGES), model.predict_proba(IMAGES))
+
+
+@CLUSTERER
+def test_a_warm_start_goes_on_with_the_same_features(method):
+    model = frozen(method, max_epochs=1, warm_start=True).fit(IMAGES)
+    backbone = model._frozen
+    model.fit(IMAGES[:90])
+    assert model._frozen is backbone
+    assert model.predict(IMAGES).shape == (len(IMAGES),)
+
+
+def test_checkpoints_hold_what_is_trained_alone(tmp_path):
+    frozen(METHODS["default"], max_epochs=2, checkpoint_dir=tmp_path).fit(IMAGES)
+    file = next(
+        path for path in Path(tmp_path).iterdir() if path.suffix in (".pt", ".ckpt", ".pth")
+    )
+    assert "frozen" not in str(torch.load(file, weights_only=False))[: 10**7]
+
+
+def test_a_fit_resumes_from_a_checkpoint(tmp_path):
+    whole = frozen(METHODS["default"], max_epochs=6).fit(IMAGES)
+    frozen(METHODS["default"], max_epochs=6, checkpoint_dir=tmp_path).fit(IMAGES)
+    again = frozen(METHODS["default"], max_epochs=6, checkpoint_dir=tmp_path).fit(IMAGES)
+    np.testing.assert_array_equal(again.labels_, whole.labels_)
+
+
+@CLUSTERER
+def test_callbacks_watch_it(method):
+    monitor = ScoringMonitor(scoring="adjusted_rand_score")
+    frozen(method, max_epochs=3).set_callbacks(monitor).fit(IMAGES[:60], Y[:60])
+    rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(rows) == 3
+    assert rows[-1]["adjusted_rand_score"] > 0.4
+
+
+def test_the_next_fit_may_be_on_an_array():
+    model = MiniClustering(3, random_state=0, backbone=Counting()).fit(IMAGES)
+    model.set_params(backbone="auto").fit(PIXELS)
+    expected = MiniClustering(3, random_state=0).fit(PIXELS)
+    np.testing.assert_array_equal(model.predict(PIXELS), expected.labels_)
+
+
+@pytest.mark.parametrize("method", ALWAYS_LEARNING)
+def test_what_no_one_has_trained_has_to_learn(method):
+    with pytest.raises(ValueError, match="fine_tune=False asks for a backbone that is used"):
+        method(3, fine_tune=False).fit(IMAGES)
+    method(3, fine_tune=False, random_state=0).fit(PIXELS)  # an array has no backbone
+
+
+@LOST_CLUSTERS
+@pytest.mark.parametrize("method", [StableClusterDiscrimination, ProximityDeepClustering])
+def test_a_module_is_trained_by_methods_that_need_no_pretraining(method):
+    model = method(3, backbone=Counting(), random_state=0, max_epochs=1).fit(IMAGES[:40])
+    assert model._frozen is None
+
+
+@LOST_CLUSTERS
+@pytest.mark.parametrize("method", CLUSTERERS)
+def test_who_asks_for_it_fine_tunes(method):
+    model = method(3, backbone=Counting(), fine_tune=True, random_state=0, max_epochs=1)
+    model.fit(IMAGES[:40])
+    assert model._frozen is None
+
+
+@pytest.mark.parametrize("method", [MiniClustering, CalibratedDeepClustering])
+def test_a_pretraining_that_is_asked_for_trains_the_backbone(method):
+    pretraining = SimCLR(max_epochs=1, batch_size=20)
+    model = method(3, backbone=Counting(), pretraining=pretraining, random_state=0)
+    model.fit(IMAGES[:40])
+    assert model._frozen is None
+    assert model.history_[0]["phase"] == "pretraining"
+
+
+def test_features_have_to_be_finite():
+    class Dividing(nn.Module):
+        def forward(self, images):
+            return images.flatten(1) / images.flatten(1).amax(1, keepdim=True).sub(5).relu()
+
+    with pytest.raises(ValueError, match="features of X that are not finite"):
+        MiniClustering(3, backbone=Dividing()).fit(IMAGES)
+
+
+def test_samples_are_generated_as_features():
+    model = frozen(METHODS["generative"]).fit(IMAGES)
+    assert model.sample(6, random_state=0).shape == (6, 65)
+
+
+def test_features_of_large_images_can_be_generated():
+    images = np.random.default_rng(0).random((20, 1, 72, 72), dtype=np.float32)
+    model = GenerativeCalibrationClustering(
+        2, backbone=nn.Sequential(nn.AvgPool2d(24), nn.Flatten()), random_state=0
+    ).fit(images)
+    assert model.sample(1, random_state=0).shape == (1, 9)
+
+
+def test_one_is_told_how_long_it_takes(capsys):
+    frozen(METHODS["default"], verbose=1).fit(IMAGES)
+    assert "embedding: " in capsys.readouterr().out
+
+
+def test_a_long_wait_is_announced(monkeypatch):
+    said, now = [], iter([0.0, 20.0, 40.0])
+    monkeypatch.setattr(_progress.time, "perf_counter", lambda: next(now))
+    countdown = _progress.Countdown("embedding", 1024, said.append)
+    countdown(512)
+    countdown(1024)
+    assert said == ["embedding, about 20 s to go", "embedding: 40 s"]
