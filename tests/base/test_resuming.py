@@ -11,12 +11,12 @@ from sklearn.base import clone
 from torch import nn
 
 from tests.callback_helpers import KillAfter, Killed
-from tests.instances import CLUSTERERS, ESTIMATORS, LOST_CLUSTERS, fitted
+from tests.instances import CLUSTERERS, ESTIMATORS, LOST_CLUSTERS, METHODS, fitted
 from tests.samples import X
 
 # A start is not resumable, so one of those that follow a pretraining tells nothing new.
 PHASES = [
-    (name, phase)
+    pytest.param(name, phase, marks=() if name in METHODS else pytest.mark.slow)
     for name, estimator in ESTIMATORS.items()
     for phase in estimator._phases()
     if phase != "start" or not estimator._pretrainer()

@@ -56,14 +56,26 @@ def assert_answers(found, model, data):
     ("model", "data"),
     [
         (MiniClustering(3, random_state=0), NOISE),
-        (MiniClustering(3, random_state=0, pretraining=None, calibrate=False), NOISE),
+        pytest.param(
+            MiniClustering(3, random_state=0, pretraining=None, calibrate=False),
+            NOISE,
+            marks=pytest.mark.slow,
+        ),
         (StableClusterDiscrimination([2, 4], random_state=0), NOISE),
         (CalibratedDeepClustering(3, random_state=0, calibrate=False), NOISE),
-        (MiniClustering(1, random_state=0), NOISE),
+        pytest.param(MiniClustering(1, random_state=0), NOISE, marks=pytest.mark.slow),
         (ProximityDeepClustering(3, random_state=0), NOISE),
-        (ProximityDeepClustering(3, random_state=0, calibrate=False), NOISE),
+        pytest.param(
+            ProximityDeepClustering(3, random_state=0, calibrate=False),
+            NOISE,
+            marks=pytest.mark.slow,
+        ),
         (GenerativeCalibrationClustering(3, random_state=0), NOISE),
-        (GenerativeCalibrationClustering(3, random_state=0, calibrate=False), NOISE),
+        pytest.param(
+            GenerativeCalibrationClustering(3, random_state=0, calibrate=False),
+            NOISE,
+            marks=pytest.mark.slow,
+        ),
         (StableClusterDiscrimination(**BRIEF_CLUSTERER, backbone="test_resnet"), PIXELS),
         (MiniClustering(**BRIEF_CLUSTERER, backbone=tiny_backbone()), IMAGES),
         (
