@@ -71,6 +71,7 @@ EXAMPLES = [
     "plot_confidence.py",
     "plot_number_of_clusters.py",
     "plot_embeddings_pipeline.py",
+    "plot_views.py",
     "plot_images_byol.py",
     "plot_image_folder.py",
     "plot_callbacks.py",

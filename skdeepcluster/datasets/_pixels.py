@@ -58,6 +58,8 @@ def read_pixels(path: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
+        # Of a large JPEG only so much is decoded as twice the size can show.
+        image.draft(None, (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
         plain = _to_rgb(image) if _depth(image) == "8 bits" else _to_float(image)
         # Resizes the central square in one step, which is to resize the shorter side, then to crop.

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2 import functional as tv
 
 from skdeepcluster.datasets import ImageFiles
@@ -134,6 +136,33 @@ def test_resizing_agrees_with_torchvision(tmp_path):
     expected = tv.center_crop(tv.resize(tv.pil_to_tensor(original), [16], antialias=True), [16, 16])
     difference = ImageFiles(tmp_path, image_size=16)[0].int() - expected.int()
     assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_jpeg_is_not_decoded_in_full(tmp_path, monkeypatch, mode, turned):
+    [photograph, _] = load_sample_images().images
+    original = Image.fromarray(photograph).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    original.save(tmp_path / "image.jpg", quality=95, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "image.jpg")).convert("RGB")
+    expected = as_array(ImageOps.fit(upright, (50, 50), method=Image.Resampling.BILINEAR))
+
+    decoded = []
+    original_load = JpegImageFile.load
+
+    def load(image):
+        decoded.append(image.size)
+        return original_load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", load)
+    image = ImageFiles(tmp_path, image_size=50)[0].numpy()
+    assert decoded[0] == (160, 107)  # of 640 x 427; as much as twice the size can show
+    assert np.abs(image.astype(int) - expected).mean() < 2
+    decoded.clear()
+    ImageFiles(tmp_path, image_size=224)[0]
+    assert decoded[0] == (640, 427)
 
 
 def test_at_its_own_size_an_image_is_unchanged(tmp_path):
