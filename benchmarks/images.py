@@ -1,7 +1,7 @@
 """Images: our methods on images against KMeans and our array path on pixels and embeddings.
 
     python benchmarks/images.py [--data DIR] [--sets digits letters ...] [--seeds 3]
-        [--methods MiniClustering ...] [--ablation] [--output FILE]
+        [--methods MiniClustering ...] [--ablation] [--pixels] [--output FILE]
     python benchmarks/images.py --measure-views [--data DIR] [--sets digits letters cifar]
 
 Sets: the digits of scikit-learn (8 x 8); ``letters``, 3,000 grey images of 28 x 28 pixels of twelve
@@ -158,25 +158,30 @@ class OnPixels:
 
 
 def candidates(
-    n_clusters: int, seed: int, weights: Path | None, ours: list[str], ablation: bool
+    n_clusters: int,
+    seed: int,
+    weights: Path | None,
+    ours: list[str],
+    ablation: bool,
+    pixels_of_photographs: bool,
 ) -> Iterator[tuple[str, Any]]:
     plain, array = (
         KMeans(n_clusters, n_init=10, random_state=seed),
         MiniClustering(n_clusters, random_state=seed),
     )
     yield "KMeans", OnPixels(plain)
-    yield "MiniClustering, pixels", OnPixels(array)
+    if weights is None or pixels_of_photographs:
+        yield "MiniClustering, pixels", OnPixels(array)
     known: dict[str, Any] = {}
     if weights is not None:
         known = {"backbone": BACKBONE, "pretrained": weights}
         yield "KMeans, embedding", OnEmbedding(plain, weights)
         yield "MiniClustering, embedding", OnEmbedding(array, weights)
     for name in ours:
-        further = dict(known)
-        if weights is not None and name == "GenerativeCalibrationClustering":
-            further["generated_ratio"] = 0.0  # its generator is made for small images
-        yield f"{name}, images", METHODS[name](n_clusters, random_state=seed, **further)
-    for change, parameters in ABLATION.items() if ablation else ():
+        yield f"{name}, images", METHODS[name](n_clusters, random_state=seed, **known)
+    # With trained weights there are no views unless the backbone is trained along.
+    changes = ABLATION if weights is None else {"fine-tuned": ABLATION["fine-tuned"]}
+    for change, parameters in changes.items() if ablation else ():
         yield f"  {change}", MiniClustering(n_clusters, random_state=seed, **known, **parameters)
 
 
@@ -188,6 +193,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--ablation", action="store_true", help="of MiniClustering, too")
+    parser.add_argument(
+        "--pixels", action="store_true", help="CIFAR-10 as arrays of 27,648 pixels, too: slow"
+    )
     parser.add_argument("--measure-views", action="store_true", help="and nothing else")
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
@@ -210,7 +218,12 @@ def main() -> None:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             X, y = load(name, arguments.data, seed)
             for method, estimator in candidates(
-                len(np.unique(y)), seed, weights, arguments.methods, arguments.ablation
+                len(np.unique(y)),
+                seed,
+                weights,
+                arguments.methods,
+                arguments.ablation,
+                arguments.pixels,
             ):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # lost clusters are in the record

@@ -24,7 +24,12 @@ from skdeepcluster.base._pretrainer import (
     remembered,
 )
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.base._start import candidate_partitions, teach_head, teach_together
+from skdeepcluster.base._start import (
+    candidate_partitions,
+    ground_of,
+    teach_head,
+    teach_together,
+)
 from skdeepcluster.base._two_stage import TwoStageClusterer
 from skdeepcluster.base._validation import (
     TEMPERATURE,
@@ -58,6 +63,7 @@ __all__ = [
     "candidate_partitions",
     "consult",
     "given",
+    "ground_of",
     "integer",
     "is_better",
     "judge_heads",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from skdeepcluster._warnings import warn
 from skdeepcluster.base._building import (
+    GRAPH_ROWS,
     MakeProjector,
     PairedViews,
     build_networks,
@@ -28,7 +29,9 @@ from skdeepcluster.base._prediction import PredictingEstimator
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
+    Ground,
     choose_partition,
+    ground_of,
     plain_partition,
     teach_encoder,
 )
@@ -40,11 +43,18 @@ from skdeepcluster.base._validation import (
     unnamed,
     validate_parameters,
 )
+from skdeepcluster.base._view_choice import compared_rows
 from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs, overruled
-from skdeepcluster.data import SelectedSource, Source, open_array
+from skdeepcluster.data import NeighborViews, SelectedSource, Source, open_array
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, FrozenBackbone, is_pretrained, same_backbone
-from skdeepcluster.numerics import OwnDraws, cluster_means, label_counts, numbered_alike
+from skdeepcluster.numerics import (
+    OwnDraws,
+    cluster_means,
+    evenly_spaced,
+    label_counts,
+    numbered_alike,
+)
 from skdeepcluster.training import Countdown, Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
@@ -361,8 +371,11 @@ class DeepClusterer(PredictingEstimator):
             views = [prepared_rows(self._model.prepare, source, rows), *views]
         labels = torch.from_numpy(self.labels_)[rows].to(source.device)
         n_clusters = self._n_clusters()
-        # An encoder that was taught a partition would bear it out, be it right or wrong.
-        witnesses = views[:1] if self._model.embedding.taught else views
+        witnesses = views
+        if self._model.embedding.taught:  # it would bear the partition out, be it right or wrong
+            witnesses = views[:1]
+            if self._sees_images():
+                witnesses = [compared_rows(source, self._model.prepare, rows)]
         votes = vote(witnesses, labels, n_clusters, generator)
         if not self._sees_images():
             votes = overruled(votes, views[0], labels, n_clusters, generator)
@@ -381,32 +394,46 @@ class DeepClusterer(PredictingEstimator):
             "plain", lambda: trainer.agreed(plain_partition(features, n_clusters, generator))
         )
 
+    def _may_go_back(self, trainer: Trainer) -> bool:
+        """Whether the encoder may be taught what is there without it."""
+        return self._teaches() and not self._goes_on() and not trainer.interrupted
+
+    def _ground(self, views: PairedViews, objective: Any, source: Source) -> Ground | None:
+        """Return what partitions are judged by: of images their pixels, where these are views.
+
+        Pixels of photographs are no measure.
+        """
+        prepare = objective.model.prepare
+        if isinstance(views, NeighborViews):
+            features = prepared_rows(prepare, source, views.rows)
+            return Ground(views.rows, features, features, views.graph)
+        if views.neighbors is None:
+            return None
+        return ground_of(source, prepare, evenly_spaced(len(source), GRAPH_ROWS))
+
     def _protected(
         self,
         labels: Tensor,
-        graph: Tensor,
+        ground: Ground,
         objective: Any,
         source: Source,
-        rows: Tensor,
         trainer: Trainer,
     ) -> Tensor | None:
         """Return k-means on the features, where ``labels`` are no better; the encoder learns it.
 
         Neither pretraining nor heads are to lose what is there without them.
         """
-        if not self._teaches() or self._goes_on() or trainer.interrupted:
-            return None
         n_clusters = self._most_clusters()
-        features = prepared_rows(objective.model.prepare, source, rows)
-        plain = self._plain_labels(features, trainer)
-        embedding = self._embed(objective, source, rows)
+        plain = self._plain_labels(ground.features, trainer)
+        embedding = self._embed(objective, source, ground.rows)
         candidates = {"trained": labels.to(plain.device), "plain": plain}
-        name = choose_partition(candidates, features, embedding, graph, n_clusters)
+        name = choose_partition(candidates, ground.features, embedding, ground.graph, n_clusters)
         same = torch.equal(*candidates.values())
         if trainer.agreed(torch.tensor(name == "trained" or same)):
             return None
         plain = numbered_alike(plain, candidates["trained"], n_clusters)
-        learned = teach_encoder(objective.model.embedding, features, plain, n_clusters, trainer)
+        encoder = objective.model.embedding
+        learned = teach_encoder(encoder, ground.inputs, plain, n_clusters, trainer)
         if not learned:
             return None
         trainer.say("k-means on the features is kept: training has come to nothing better")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.base._building import PairedViews, Recipe
-from skdeepcluster.base._inference import INFERENCE_BATCH
+from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe
+from skdeepcluster.base._inference import INFERENCE_BATCH, prepared_rows
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.data import NeighborViews, TensorViews
+from skdeepcluster.base._view_choice import compared
+from skdeepcluster.data import NeighborViews, Source, TensorViews
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
 from skdeepcluster.numerics import (
     KMeansResult,
     centroid_silhouette,
     cluster_means,
+    evenly_spaced,
     kmeans,
     mean_conductance,
     merged_partitions,
     nearest_center,
+    nearest_neighbors,
 )
 from skdeepcluster.objectives import HeadFit
 from skdeepcluster.training import EpochHook, Phase, SilentHook, Trainer, cosine
@@ -44,8 +48,50 @@ TAUGHT_MARGIN = 1.0
 # How an encoder is taught, and the length of the weights of the head that teaches it.
 TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
 TEACHING_SCALE = 10.0
+# Images are judged by so many numbers, but by so many images at least.
+MOST_VALUES = 2**26
+FEWEST_JUDGED = 2**9
 # How often a head is taught a partition at most.
 MOST_LESSONS = 5
+
+
+class Ground(NamedTuple):
+    """Samples by which partitions are judged, and what judges them."""
+
+    rows: Tensor
+    """(n_samples,), int64: their numbers."""
+
+    inputs: Tensor
+    """(n_samples, ...): as the encoder gets them."""
+
+    features: Tensor
+    """(n_samples, n_features): where clusters are to be separated. Of images pixels."""
+
+    graph: Tensor
+    """(n_samples, n_edges), int64: the nearest neighbours of each among the features."""
+
+
+@torch.no_grad()
+def ground_of(source: Source, prepare: nn.Module, rows: Tensor) -> Ground:
+    """Return some samples as a ground to judge partitions by; of large images fewer.
+
+    Parameters
+    ----------
+    source : Source
+    prepare : nn.Module
+        Applied to its rows.
+    rows : Tensor of shape (n_samples,), int64
+    """
+    if len(source.sample_shape) == 1:
+        features = prepared_rows(prepare, source, rows)
+        inputs = features
+    else:
+        affordable = max(MOST_VALUES // math.prod(source.sample_shape), FEWEST_JUDGED)
+        rows = rows[evenly_spaced(len(rows), affordable)]
+        inputs = prepared_rows(prepare, source, rows).reshape(-1, *source.sample_shape)
+        features = compared(inputs)
+    _, graph = nearest_neighbors(features, GRAPH_EDGES)
+    return Ground(rows, inputs, features, graph)
 
 
 def n_runs(n_samples: int, n_clusters: int) -> int:

@@ -176,13 +176,16 @@ class TwoStageClusterer(DeepClusterer):
 
     def _settle(self, objective: Any, source: Source, views: PairedViews, trainer: Trainer) -> None:
         """Start the heads anew from k-means on the features, if training has come to no better."""
-        if not isinstance(views, NeighborViews) or self.init != "auto":
+        if self.init != "auto" or not self._may_go_back(trainer):
             return
-        labels = most_likely(objective.model.head, self._embed(objective, source, views.rows))
-        plain = self._protected(labels, views.graph, objective, source, views.rows, trainer)
+        ground = self._ground(views, objective, source)
+        if ground is None:
+            return
+        labels = most_likely(objective.model.head, self._embed(objective, source, ground.rows))
+        plain = self._protected(labels, ground, objective, source, trainer)
         if plain is None:
             return
-        self._start_anew(objective, self._embed(objective, source, views.rows), plain, trainer)
+        self._start_anew(objective, self._embed(objective, source, ground.rows), plain, trainer)
 
     def _start_anew(
         self, objective: Any, embedding: Tensor, labels: Tensor, trainer: Trainer

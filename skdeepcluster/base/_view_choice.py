@@ -170,6 +170,15 @@ def _shared(found: Tensor, expected: Tensor) -> float:
 
 
 @torch.no_grad()
+def compared_rows(
+    source: Source, prepare: nn.Module, rows: Tensor, batch_size: int = 2**8
+) -> Tensor:
+    """Return the pixels by which some images of a source are compared, read batch by batch."""
+    parts = [compared(prepare(source.rows(part))) for part in torch.split(rows, batch_size)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
 def image_neighbors(
     source: Source, prepare: nn.Module, rows: Tensor, n_neighbors: int, batch_size: int = 2**8
 ) -> Tensor:
@@ -187,8 +196,7 @@ def image_neighbors(
     batch_size : int, optional
         Images that are read at a time.
     """
-    parts = [compared(prepare(source.rows(part))) for part in torch.split(rows, batch_size)]
-    _, graph = nearest_neighbors(torch.cat(parts), n_neighbors)
+    _, graph = nearest_neighbors(compared_rows(source, prepare, rows, batch_size), n_neighbors)
     neighbors = torch.arange(len(source))[:, None].repeat(1, graph.shape[1])
     neighbors[rows] = rows[graph.cpu()]
     return neighbors

@@ -42,7 +42,7 @@ from skdeepcluster.base import (
     teach_head,
     teach_together,
 )
-from skdeepcluster.data import IndexedViews, NeighborViews, Source
+from skdeepcluster.data import IndexedViews, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, most_likely
 from skdeepcluster.numerics import kmeans
@@ -181,8 +181,8 @@ class StableClusterDiscrimination(DeepClusterer):
         its clusters, in the features as they came (of images, in the embedding), times the share
         of clusters that have samples. No labels are needed for it.
     selected_stage_ : {"clustering", "refinement", "features"}
-        The stage whose result was kept; "features" is k-means on them, where none came to
-        anything better.
+        The stage whose result was kept; "features" is k-means on them (of images on
+        their pixels), where none came to anything better.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
@@ -539,25 +539,27 @@ class StableClusterDiscrimination(DeepClusterer):
         Of several numbers of clusters one encoder could not learn all partitions.
         """
         several = len(self._counts()) > 1
-        if not isinstance(views, NeighborViews) or self.init != "auto" or several:
+        if self.init != "auto" or several or not self._may_go_back(trainer):
+            return
+        ground = self._ground(views, objective, source)
+        if ground is None:
             return
         scores = [judgement.score for judgement in self._judge(objective, source)]
         best = objective.candidates[int(trainer.agreed(torch.tensor(scores)).argmax())]
-        labels = most_likely(best.head, self._embed(objective, source, views.rows))
-        plain = self._protected(labels, views.graph, objective, source, views.rows, trainer)
+        labels = most_likely(best.head, self._embed(objective, source, ground.rows))
+        plain = self._protected(labels, ground, objective, source, trainer)
         if plain is None:
             return
         self.selected_stage_ = "features"
         generator = trainer.generator("going back")
-        embedding = self._embed(objective, source, views.rows)
+        embedding = self._embed(objective, source, ground.rows)
         for head in objective.candidates:
             head.start_from(embedding, plain)
             if teach_head(head.head, embedding, plain, HEAD_FIT, trainer):
                 continue
             # Cosines over a fixed temperature cannot say it yet: the encoder learns it with them.
-            features = prepared_rows(objective.model.prepare, source, views.rows)
-            teach_together(objective.model.embedding, head.head, features, plain, trainer)
-            embedding = self._embed(objective, source, views.rows)
+            teach_together(objective.model.embedding, head.head, ground.inputs, plain, trainer)
+            embedding = self._embed(objective, source, ground.rows)
         for head in objective.heads[objective.n_candidates :]:
             fine = kmeans(embedding, head.n_clusters, generator=generator, n_init=1)
             head.start_from(embedding, trainer.agreed(fine.labels))

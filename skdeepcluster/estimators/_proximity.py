@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from skdeepcluster.base import (
-    GRAPH_EDGES,
     GRAPH_ROWS,
     CallbackReport,
     DeepClusterer,
@@ -19,15 +18,15 @@ from skdeepcluster.base import (
     PairedViews,
     Recipe,
     given,
+    ground_of,
     integer,
     n_fine_clusters,
     one_of,
-    prepared_rows,
     real,
 )
 from skdeepcluster.data import AugmentedViews, IndexedViews, SelectedSource, Source, unchanged
 from skdeepcluster.networks import ClusterModel, build_critic, build_decoder, most_likely
-from skdeepcluster.numerics import cluster_means, kmeans, nearest_neighbors
+from skdeepcluster.numerics import cluster_means, kmeans
 from skdeepcluster.objectives import InterpolationObjective, ProximityObjective
 from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import PeriodicHook, Phase, Trainer, constant, one_cycle
@@ -400,20 +399,20 @@ class ProximityDeepClustering(DeepClusterer):
         self._divide(objective, source, trainer)
         for tensor in (*objective.head.state_dict().values(), objective.regions.centers):
             tensor.copy_(trainer.agreed(tensor))
-        if not self._sees_images():
-            self._go_back(objective, source, trainer)
+        self._go_back(objective, source, trainer)
         yield
 
     def _go_back(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:
         """Divide the samples as k-means on the features does, if their codes come to no better."""
+        if not self._may_go_back(trainer):
+            return
         rows = self._trained_rows(source, trainer)
-        features = prepared_rows(objective.model.prepare, source, rows)
-        _, graph = nearest_neighbors(features, GRAPH_EDGES)
-        labels = most_likely(objective.head, self._embed(objective, source, rows))
-        plain = self._protected(labels, graph, objective, source, rows, trainer)
+        ground = ground_of(source, objective.model.prepare, rows)
+        labels = most_likely(objective.head, self._embed(objective, source, ground.rows))
+        plain = self._protected(labels, ground, objective, source, trainer)
         if plain is None:
             return
-        codes = self._embed(objective, source, rows)
+        codes = self._embed(objective, source, ground.rows)
         centers, _ = cluster_means(codes, plain, self.n_clusters)
         n_regions = min(len(objective.regions), len(codes))
         generator = trainer.generator("going back")

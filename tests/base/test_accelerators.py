@@ -71,6 +71,20 @@ def test_on_images_too(estimator, cuda):
 
 
 @pytest.mark.parametrize("estimator", CLUSTERERS)
+def test_a_backbone_that_is_left_as_it_came_lies_there_too(estimator, cuda, tmp_path):
+    model = brief(estimator, 1, backbone=tiny_backbone(), fine_tune=False, n_clusters=2)
+    model.fit(IMAGES)
+    assert next(model._frozen.parameters()).device == cuda
+    np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
+    skdeepcluster.save(model, tmp_path / "model")
+    loaded = skdeepcluster.load(tmp_path / "model", backbone=tiny_backbone())
+    for again in (loaded, pickle.loads(pickle.dumps(model))):
+        assert next(again._frozen.parameters()).device.type == "cpu"
+        again.set_params(device="cpu")
+        np.testing.assert_allclose(again.transform(IMAGES), model.transform(IMAGES), atol=1e-3)
+
+
+@pytest.mark.parametrize("estimator", CLUSTERERS)
 def test_fits_go_on_from_a_checkpoint_and_from_a_file(estimator, cuda, tmp_path):
     model = quick(estimator, checkpoint_dir=tmp_path / "checkpoint").fit(X)
     again = clone(model).fit(X)  # loaded, not done again
@@ -98,7 +112,7 @@ MOST_WAITS = 1
 @pytest.mark.parametrize("images", [False, True], ids=["features", "images"])
 def test_a_step_hardly_waits(estimator, images):
     data = IMAGES if images else X[:24]
-    backbone = {"backbone": tiny_backbone()} if images else {}
+    backbone = {"backbone": tiny_backbone(), "fine_tune": True} if images else {}
     waits = {}
     for n_steps in (2, 4):
         parameters = {"batch_size": 24 // n_steps, "pretraining": None, "calibrate": False}

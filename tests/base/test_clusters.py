@@ -1,14 +1,18 @@
 """Clusters are right where those of KMeans are, and lost ones are announced."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 from skdeepcluster import CalibratedDeepClustering, MiniClustering
+from skdeepcluster.pretraining import SimCLR
+from tests.instances import LOST_CLUSTERS, brief
 from tests.samples import X, Y
 
 
@@ -84,6 +88,36 @@ def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, siz
     model = method.set_params(n_clusters=len(sizes), random_state=1).fit(data)
     (expected,) = kept
     assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
+
+
+def test_so_does_one_on_images(method, monkeypatch):
+    pixels, _ = load_digits(n_class=3, return_X_y=True)
+    images = (pixels[:150] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    kept = []
+
+    def plain(candidates, *_):
+        kept.append(candidates["plain"])
+        return "plain"
+
+    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", plain)
+    model = brief(type(method), 3, pretraining=SimCLR(max_epochs=3)).fit(images)
+    (expected,) = kept
+    kmeans = KMeans(3, n_init=10, random_state=0).fit(pixels[:150])
+    assert adjusted_rand_score(kmeans.labels_, expected.cpu()) > 0.95
+    assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
+
+
+@LOST_CLUSTERS
+def test_pixels_of_photographs_are_no_measure(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("partitions were judged")
+
+    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", refuse)
+    images = np.random.default_rng(0).random((30, 1, 8, 8), dtype=np.float32)
+    for views in (["crop", "mirror"], ["neighbor"]):
+        model = MiniClustering(2, views=views, pretraining=SimCLR(max_epochs=1), max_epochs=1)
+        with pytest.raises(AssertionError) if views == ["neighbor"] else nullcontext():
+            model.fit(images)
 
 
 def test_clusters_that_no_sample_wants_come_last_and_are_announced(method):

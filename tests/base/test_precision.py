@@ -39,12 +39,11 @@ def test_heads_compute_in_single_precision_whatever_the_networks_do(image_method
 
     hook = register_module_forward_hook(look)
     try:
-        image_method.set_params(precision="bf16-mixed").fit(IMAGES)
+        model = image_method.set_params(precision="bf16-mixed").fit(IMAGES)
     finally:
         hook.remove()
     assert dtypes["heads"] == {torch.float32}
-    trains = image_method.get_params().get("fine_tune") != "auto"
-    assert (torch.bfloat16 in dtypes["networks"]) == trains
+    assert (torch.bfloat16 in dtypes["networks"]) == (model._frozen is None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
