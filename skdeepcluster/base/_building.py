@@ -19,9 +19,11 @@ from skdeepcluster.base._view_choice import (
 )
 from skdeepcluster.data import (
     AugmentedViews,
+    FunctionViews,
     NeighborViews,
     Source,
     moments,
+    name_of,
     value_range,
 )
 from skdeepcluster.networks import (
@@ -98,6 +100,8 @@ def given(value: Any, default: Any) -> Any:
 
 Backbone = str | os.PathLike[str] | nn.Module
 Weights = bool | str | os.PathLike[str]
+ImageFunction = Callable[[Tensor], Tensor]
+Views = str | ImageFunction | Sequence[str | ImageFunction]
 PairedViews = AugmentedViews | NeighborViews
 
 
@@ -294,7 +298,7 @@ def build_views(
     prepare: nn.Module,
     n_clusters: int,
     generator: torch.Generator,
-    wanted: Sequence[str] | str = "auto",
+    wanted: Views = "auto",
 ) -> tuple[PairedViews, list[str]]:
     """Return two views per sample, and their names: of feature vectors, neighbours.
 
@@ -308,15 +312,23 @@ def build_views(
     n_clusters : int
         The more there are, the fewer neighbours have a sample.
     generator : torch.Generator
-    wanted : list of str or "auto", optional
+    wanted : "auto", callable or list of str and callable, optional
         Views of images; "auto" chooses those that leave them what they are.
     """
     images = len(source.sample_shape) == 3
     names = ["neighbor"]
     if images:
         _, height, width = source.sample_shape
-        names = choose_views(source, prepare, generator) if wanted == "auto" else list(wanted)
-        augmentations = augmentations_of(names, (height, width))
+        functions: list[Any] = []
+        if isinstance(wanted, str):
+            names = choose_views(source, prepare, generator)
+        else:
+            given_views = [wanted] if callable(wanted) else wanted
+            functions = [view for view in given_views if callable(view)]
+            names = [name_of(view) if callable(view) else view for view in given_views]
+        augmentations: list[Any] = augmentations_of(names, (height, width))
+        if functions:
+            augmentations = [FunctionViews(first, functions) for first in augmentations]
         if "neighbor" not in names:
             return AugmentedViews(source, prepare, augmentations), names
     rows = torch.randperm(len(source), generator=generator)[:GRAPH_ROWS].sort().values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from skdeepcluster.base._building import (
     GRAPH_ROWS,
     MakeProjector,
     PairedViews,
+    Views,
     build_networks,
     build_views,
     frozen_backbone,
@@ -93,7 +94,7 @@ class DeepClusterer(PredictingEstimator):
 
     n_clusters: int
     pretraining: str | Pretrainer | None
-    views: Sequence[str] | str
+    views: Views
     fine_tune: bool | str
     calibrate: bool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import itertools
 import math
 import os
@@ -416,6 +417,10 @@ def _identity(parameter: Any) -> str:
     """Return a text that tells values of a parameter apart; an estimator's own come after it."""
     if isinstance(parameter, BaseEstimator):
         return type(parameter).__name__
+    if isinstance(parameter, list | tuple):
+        return f"[{', '.join(map(_identity, parameter))}]"
+    if inspect.isfunction(parameter):  # it prints where it lies
+        return f"{parameter.__module__}.{parameter.__qualname__}"
     if not isinstance(parameter, nn.Module):
         return repr(parameter)
     digest = hashlib.sha256()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from skdeepcluster.base._building import (
     MakeProjector,
     PairedViews,
     Recipe,
+    Views,
     build_networks,
     build_views,
     load_earlier,
@@ -65,7 +66,7 @@ class Pretrainer(DeepEstimator):
     _image_recipe: ClassVar[Recipe]
     _image_optimizer: ClassVar[Optimizer]
 
-    views: Sequence[str] | str
+    views: Views
 
     _fitted_model: ClusterModel
 

@@ -123,7 +123,7 @@ class PretrainingName(StrOptions):
 
 
 class ViewNames(StrOptions):
-    """Accept "auto", or names of views, at least one and each once."""
+    """Accept "auto", a function, or a list of functions and names of views, each once."""
 
     def __init__(self) -> None:
         super().__init__({"auto"})
@@ -133,12 +133,14 @@ class ViewNames(StrOptions):
         if isinstance(val, str):
             return val == "auto"
         if not isinstance(val, Sequence):
-            return False
-        return len(val) > 0 and all(name in NAMES and val.count(name) == 1 for name in val)
+            return callable(val)
+        known = all(callable(view) or view in NAMES for view in val)
+        return known and len(val) > 0 and all(val.count(view) == 1 for view in val)
 
     def __str__(self) -> str:
         """Return what an error says is accepted."""
-        return f"'auto' or a list with some of {', '.join(map(repr, NAMES))}"
+        names = ", ".join(map(repr, NAMES))
+        return f"'auto', a function of a batch of images, or a list with some of {names}"
 
 
 def unnamed(accepted: type) -> Hidden:

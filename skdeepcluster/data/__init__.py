@@ -21,9 +21,11 @@ from skdeepcluster.data._sources import (
 from skdeepcluster.data._strong_views import StrongImageViews
 from skdeepcluster.data._views import (
     AugmentedViews,
+    FunctionViews,
     IndexedViews,
     NeighborViews,
     TensorViews,
+    name_of,
     unchanged,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "ArraySource",
     "AugmentedViews",
     "DatasetSource",
+    "FunctionViews",
     "IndexedViews",
     "NeighborViews",
     "PixelRange",
@@ -49,6 +52,7 @@ __all__ = [
     "deliverable",
     "free_memory",
     "moments",
+    "name_of",
     "open_array",
     "ordered_batches",
     "pixel_range",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from skdeepcluster.data._sources import Source
+from skdeepcluster.numerics import OwnDraws
 
+MOST_SEED = 2**31
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -142,6 +145,46 @@ class AugmentedViews:
             seen[1] = self.prepare(self.source.rows(self.neighbors[index, pick]))
         pairs = zip(self.augmentations, seen, strict=True)
         return tuple(augment(images, generator) for augment, images in pairs)
+
+
+class FunctionViews:
+    """A view that functions make of a batch of images, one after the other.
+
+    What they draw from torch's global generator comes from one of their own instead.
+
+    Parameters
+    ----------
+    first : callable
+        Draws a view as :class:`AugmentedViews` takes them.
+    functions : sequence of callable
+        Each maps a batch of images in [0, 1] to as many of the same shape.
+    """
+
+    def __init__(self, first: Augmentation, functions: Sequence[Callable[[Tensor], Any]]) -> None:
+        self.first = first
+        self.functions = functions
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a view of each image."""
+        seen = self.first(images, generator)
+        seed = torch.randint(MOST_SEED, (1,), generator=generator, device=generator.device)
+        with OwnDraws(int(seed)):
+            for function in self.functions:
+                made = function(seen)
+                shape = getattr(made, "shape", None)
+                if shape != seen.shape:
+                    raise ValueError(
+                        f"views={name_of(function)} made {type(made).__name__} of shape {shape} of "
+                        f"a batch of images of shape {tuple(seen.shape)}. Return as many images of "
+                        "the same shape."
+                    )
+                seen = made
+        return seen
+
+
+def name_of(function: Any) -> str:
+    """Return what to call a function, or an object that is one."""
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from skdeepcluster.base import (
     Pretrainer,
     Recipe,
     TwoStageClusterer,
+    Views,
     integer,
     one_of,
     real,
@@ -104,11 +104,12 @@ class CalibratedDeepClustering(TwoStageClusterer):
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
-    views : list of str or "auto", default="auto"
+    views : "auto", callable or list of str and callable, default="auto"
         What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
         crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
-        (another image, near by its pixels). "auto" takes those that leave images near the ones that
-        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
+        (another image, near by its pixels), or functions that make a batch of images from one (of
+        torchvision, say), in [0, 1]. "auto" takes those that leave images near the ones that they
+        were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
         the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
@@ -257,7 +258,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        views: Sequence[str] | str = "auto",
+        views: Views = "auto",
         pretraining: str | Pretrainer | None = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",

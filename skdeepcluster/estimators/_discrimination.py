@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from numbers import Integral
@@ -28,6 +28,7 @@ from skdeepcluster.base import (
     PairedViews,
     Pretrainer,
     Recipe,
+    Views,
     candidate_partitions,
     integer,
     is_better,
@@ -115,10 +116,10 @@ class StableClusterDiscrimination(DeepClusterer):
         Whether to train on confident predictions after the stage. The result is kept only if it
         separates the samples better and loses no cluster.
     fine_tune : bool or "auto", default="auto"
-        Whether a backbone that arrives trained (`pretrained` or a folder) goes on
-        learning. "auto" is False: every image is embedded once, and clusters are learned from the
-        features as from an array. A module is taken to be trained if this is
-        not "auto". Without trained weights the backbone always learns.
+        Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. "auto"
+        is False: every image is embedded once, and clusters are learned from the features as from
+        an array. A module is taken to be trained if this is not "auto". Without trained weights the
+        backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -127,11 +128,12 @@ class StableClusterDiscrimination(DeepClusterer):
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
-    views : list of str or "auto", default="auto"
+    views : "auto", callable or list of str and callable, default="auto"
         What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
         crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
-        (another image, near by its pixels). "auto" takes those that leave images near the ones that
-        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
+        (another image, near by its pixels), or functions that make a batch of images from one (of
+        torchvision, say), in [0, 1]. "auto" takes those that leave images near the ones that they
+        were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default=None
         What teaches the encoder all the same before the one stage: a transformer of
         :mod:`skdeepcluster.pretraining`, or ``SimCLR()`` if "auto", unless the backbone comes with
@@ -181,8 +183,8 @@ class StableClusterDiscrimination(DeepClusterer):
         its clusters, in the features as they came (of images, in the embedding), times the share
         of clusters that have samples. No labels are needed for it.
     selected_stage_ : {"clustering", "refinement", "features"}
-        The stage whose result was kept; "features" is k-means on them (of images on
-        their pixels), where none came to anything better.
+        The stage whose result was kept; "features" is k-means on them (of images on their pixels),
+        where none came to anything better.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
@@ -303,7 +305,7 @@ class StableClusterDiscrimination(DeepClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        views: Sequence[str] | str = "auto",
+        views: Views = "auto",
         pretraining: str | Pretrainer | None = None,
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",

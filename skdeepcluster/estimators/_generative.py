@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from skdeepcluster.base import (
     Pretrainer,
     Recipe,
     TwoStageClusterer,
+    Views,
     given,
     integer,
     n_fine_clusters,
@@ -107,7 +108,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained`, a folder or a module) goes on
         learning. "auto" is False: every image is embedded once, and clusters are learned from the
-        features as from an array. Without trained weights it always learns.
+        features as from an array. Without trained weights the backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -116,11 +117,12 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
-    views : list of str or "auto", default="auto"
+    views : "auto", callable or list of str and callable, default="auto"
         What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
         crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
-        (another image, near by its pixels). "auto" takes those that leave images near the ones that
-        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
+        (another image, near by its pixels), or functions that make a batch of images from one (of
+        torchvision, say), in [0, 1]. "auto" takes those that leave images near the ones that they
+        were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default="auto"
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
         the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
@@ -281,7 +283,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         fine_tune: bool | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        views: Sequence[str] | str = "auto",
+        views: Views = "auto",
         pretraining: str | Pretrainer | None = "auto",
         generation_epochs: int | str = "auto",
         max_epochs: int | str = "auto",
@@ -352,7 +354,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         -------
         samples : ndarray of shape (n_samples, n_features) or (n_samples, channels, height, width)
             In the units of X: features as float64, as scikit-learn's mixtures give them, images
-            as float32.
+            as float32. Of a backbone that was used as it came its features are generated.
 
         Raises
         ------

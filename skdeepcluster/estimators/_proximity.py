@@ -79,10 +79,10 @@ class ProximityDeepClustering(DeepClusterer):
         Weight of the distance between codes and their centroids, relative to the reconstruction of
         what the centroids are decoded to; 0 turns it off.
     fine_tune : bool or "auto", default="auto"
-        Whether a backbone that arrives trained (`pretrained` or a folder) goes on
-        learning. "auto" is False: every image is embedded once, and clusters are learned from the
-        features as from an array. A module is taken to be trained if this is
-        not "auto". Without trained weights the backbone always learns.
+        Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. "auto"
+        is False: every image is embedded once, and clusters are learned from the features as from
+        an array. A module is taken to be trained if this is not "auto". Without trained weights the
+        backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the

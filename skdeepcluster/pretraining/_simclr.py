@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from skdeepcluster.base import (
     TEMPERATURE,
     Pretrainer,
     Recipe,
+    Views,
     one_of,
 )
 from skdeepcluster.networks import EmbeddingNetwork
@@ -41,11 +41,12 @@ class SimCLR(Pretrainer):
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
-    views : list of str or "auto", default="auto"
+    views : "auto", callable or list of str and callable, default="auto"
         What shows an image anew: some of "crop" (to 8 % of the area or more, as published), "slight
         crop" (70 % or more), "mirror", "light", "colour", "grey", "blur", "solarize" and "neighbor"
-        (another image, near by its pixels). "auto" takes those that leave images near the ones that
-        they were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
+        (another image, near by its pixels), or functions that make a batch of images from one (of
+        torchvision, say), in [0, 1]. "auto" takes those that leave images near the ones that they
+        were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     max_epochs : int or "auto", default="auto"
         Passes over the data. "auto" is about 400 steps for feature arrays, fewer for small ones,
         and 40 passes for images, more if that is less than 250 steps (the paper: 1000).
@@ -141,7 +142,7 @@ class SimCLR(Pretrainer):
         temperature: float | str = "auto",
         backbone: str | os.PathLike[str] | nn.Module = "auto",
         pretrained: bool | str | os.PathLike[str] = False,
-        views: Sequence[str] | str = "auto",
+        views: Views = "auto",
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",

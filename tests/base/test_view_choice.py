@@ -6,7 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 from torch import nn
+from torchvision.transforms import v2
 
+import skdeepcluster
 from skdeepcluster import (
     CalibratedDeepClustering,
     GenerativeCalibrationClustering,
@@ -21,7 +23,7 @@ from skdeepcluster.base._view_choice import (
     choose_views,
     image_neighbors,
 )
-from skdeepcluster.data import ResidentSource, contrastive_views, unchanged
+from skdeepcluster.data import FunctionViews, ResidentSource, contrastive_views, unchanged
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 from tests.helpers import seeded
 
@@ -207,3 +209,75 @@ def test_views_that_are_given_are_those_that_are_drawn(method, monkeypatch):
 def test_features_have_neighbours():
     X = np.random.default_rng(0).normal(size=(30, 4))
     assert SimCLR(max_epochs=1, random_state=0).fit(X).views_ == ["neighbor"]
+
+
+def speckled(images):
+    """Draws from torch's global generator, as users' functions do."""
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() <= images.max() <= 1
+    return (images + 0.1 * torch.randn(images.shape)).clamp(0, 1)
+
+
+def few_images():
+    return np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # noise, one epoch
+@pytest.mark.parametrize("method", WITH_VIEWS)
+def test_views_may_be_a_function(method):
+    model = method(views=speckled, max_epochs=1, random_state=0)
+    if "n_clusters" in model.get_params():
+        model.set_params(n_clusters=2, calibrate=False)
+    if "generated_ratio" in model.get_params():
+        model.set_params(generated_ratio=0)
+    before = torch.get_rng_state()
+    first = model.fit(few_images()).transform(few_images())
+    assert model.views_ == ["speckled"]
+    torch.manual_seed(7)
+    np.testing.assert_array_equal(model.fit(few_images()).transform(few_images()), first)
+    torch.set_rng_state(before)
+
+
+def test_functions_come_after_the_views_that_are_named():
+    turned = []
+
+    def turn(images):
+        turned.append(len(images))
+        return images.rot90(dims=(2, 3))
+
+    model = SimCLR(views=["neighbor", "mirror", turn], max_epochs=2, random_state=0)
+    model.fit(few_images())
+    assert [name.split(".")[-1] for name in model.views_] == ["neighbor", "mirror", "turn"]
+    assert turned == [30, 30] * 2  # two views of each batch
+    views = FunctionViews(unchanged, [turn, lambda images: images + 1])
+    images = torch.rand(3, 1, 4, 4)
+    torch.testing.assert_close(views(images, seeded()), images.rot90(dims=(2, 3)) + 1)
+
+
+def test_transforms_of_torchvision_are_functions():
+    views = ["neighbor", v2.RandomAffine(10)]
+    model = SimCLR(views=views, max_epochs=1, random_state=0).fit(few_images())
+    assert model.views_ == ["neighbor", "RandomAffine"]
+
+
+@pytest.mark.parametrize("wrong", [lambda images: images[:, :, :4], lambda images: None], ids=str)
+def test_a_function_returns_as_many_images(wrong):
+    with pytest.raises(ValueError, match=r"views=.*lambda.* made .* of a batch of images of shape"):
+        SimCLR(views=wrong, max_epochs=1).fit(few_images())
+
+
+def test_a_fit_with_a_function_resumes(tmp_path):
+    model = SimCLR(views=speckled, max_epochs=1, random_state=0, checkpoint_dir=tmp_path)
+    first = model.fit(few_images()).transform(few_images())
+    np.testing.assert_array_equal(model.fit(few_images()).transform(few_images()), first)
+    with pytest.raises(ValueError, match=r"views: .*speckled in the checkpoint, \['crop'\] now"):
+        model.set_params(views=["crop"]).fit(few_images())
+
+
+def test_a_function_is_in_no_file(tmp_path):
+    model = SimCLR(views=["crop", speckled], max_epochs=1, random_state=0).fit(few_images())
+    with pytest.raises(ValueError, match=r"cannot be saved.*views"):
+        skdeepcluster.save(model, tmp_path)
+    skdeepcluster.save(model.set_params(views="auto"), tmp_path)
+    loaded = skdeepcluster.load(tmp_path)
+    np.testing.assert_array_equal(loaded.transform(few_images()), model.transform(few_images()))
