@@ -98,9 +98,6 @@ class EmbeddingNetwork(nn.Module):
 class FrozenBackbone(nn.Module):
     """A backbone that is used as it came: it makes of each image a vector, once and for all.
 
-    Its features have unit length, as usual where they are compared: how strongly a network responds
-    to an image says little about what it shows (benchmarks/images.py --ablation).
-
     Parameters
     ----------
     prepare : nn.Module
@@ -120,8 +117,9 @@ class FrozenBackbone(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of raw images, shape (batch, width), of unit length, in float32."""
-        return normalize(self.backbone(self.prepare(x)).flatten(1).float(), dim=1)
+        """Return the features of raw images, shape (batch, width), in float32."""
+        features: Tensor = self.backbone(self.prepare(x))
+        return features.flatten(1).float()
 
 
 class ClusterModel(nn.Module):
