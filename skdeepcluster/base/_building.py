@@ -319,17 +319,16 @@ def build_views(
     names = ["neighbor"]
     if images:
         _, height, width = source.sample_shape
-        functions: list[Any] = []
         if isinstance(wanted, str):
-            names = choose_views(source, prepare, generator)
-        else:
-            given_views = [wanted] if callable(wanted) else wanted
-            functions = [view for view in given_views if callable(view)]
-            names = [name_of(view) if callable(view) else view for view in given_views]
-        augmentations: list[Any] = augmentations_of(names, (height, width))
+            wanted = choose_views(source, prepare, generator)
+        chosen = [wanted] if callable(wanted) else wanted
+        functions = [view for view in chosen if callable(view)]
+        named = [view for view in chosen if isinstance(view, str)]
+        names = [name_of(view) if callable(view) else view for view in chosen]
+        augmentations: list[Any] = augmentations_of(named, (height, width))
         if functions:
             augmentations = [FunctionViews(first, functions) for first in augmentations]
-        if "neighbor" not in names:
+        if "neighbor" not in named:
             return AugmentedViews(source, prepare, augmentations), names
     rows = torch.randperm(len(source), generator=generator)[:GRAPH_ROWS].sort().values
     n_neighbors = count_neighbors(len(rows), n_clusters)

@@ -201,22 +201,43 @@ class DeepClusterer(PredictingEstimator):
     def _frozen_backbone(self, source: Source) -> FrozenBackbone | None:
         """Return the backbone, if it arrives trained and is not to learn any more."""
         if self._goes_on():
+            self._check_same_backbone(source)
             return self._frozen
         asked = self.fine_tune != "auto"
         if not self._takes_images() or (asked and self.fine_tune):
             return None
-        if isinstance(self.pretraining, Pretrainer):  # that is to train it
+        learns = isinstance(self.pretraining, Pretrainer) or not self._arrives_trained()
+        if learns and asked and not self._stops_learning:
+            raise ValueError(
+                f"fine_tune=False asks for a backbone that is used as it came, but backbone="
+                f"{self.backbone!r} with pretrained={self.pretrained!r} and pretraining="
+                f"{self.pretraining!r} has to learn. Give it trained weights and no pretraining, "
+                "or leave fine_tune='auto'."
+            )
+        if learns:
             return None
-        if not self._arrives_trained():
-            if asked and not self._stops_learning:
-                raise ValueError(
-                    f"fine_tune=False asks for a backbone that is used as it came, but backbone="
-                    f"{self.backbone!r} with pretrained={self.pretrained!r} has no trained weights "
-                    "and has to learn. Give it some, or leave fine_tune='auto'."
-                )
-            return None
+        if self.views not in ("auto", ["neighbor"]):
+            raise ValueError(
+                f"views={self.views!r} are made while a backbone learns, but this one arrives "
+                "trained and is used as it came. Set fine_tune=True, or leave views='auto'."
+            )
         with OwnDraws(0):  # of weights that those that were learned replace
             return frozen_backbone(source, self._backbone_in_use(source.device), self.pretrained)
+
+    def _check_same_backbone(self, source: Source) -> None:
+        """Refuse to go on, with features that an earlier fit has learned, from others."""
+        if self._frozen is None:
+            return
+        n_channels = self._frozen.n_channels
+        suits = self._takes_images() and source.sample_shape[0] == n_channels
+        same = self._backbone_name(source.device) == self.backbone_name_
+        tuned = self.fine_tune != "auto" and self.fine_tune
+        if tuned or not (suits and same):
+            raise ValueError(
+                "warm_start=True goes on from the networks of the last fit, which learned the "
+                f"features of {self.backbone_name_} for images of {n_channels} channels. They do "
+                "not suit this X or these parameters. Set warm_start=False."
+            )
 
     def _arrives_trained(self) -> bool:
         """Whether the backbone was trained before the fit."""
@@ -231,8 +252,8 @@ class DeepClusterer(PredictingEstimator):
     def _embedded_once(self, frozen: FrozenBackbone, source: Source, trainer: Trainer) -> Source:
         """Return what the frozen backbone makes of the samples, as a source of its own."""
         countdown = Countdown("embedding", len(source), trainer.say)
-        features = embed_once(source, frozen, countdown)
-        return open_array(features, source.device)
+        features = trainer.agreed(torch.from_numpy(embed_once(source, frozen, countdown)))
+        return open_array(features.numpy(), source.device)
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import itertools
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -33,7 +33,7 @@ from skdeepcluster.base._validation import (
     real,
     validates_parameters,
 )
-from skdeepcluster.data import Source, check_targets
+from skdeepcluster.data import Source, check_targets, name_of
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.networks import ClusterModel, FrozenBackbone, default_image_backbone
 from skdeepcluster.numerics import evenly_spaced
@@ -174,11 +174,11 @@ class DeepEstimator(
             n_given = len(X) if isinstance(X, ImageFiles) else None
             source = open_source(self, X, device, reset=True)
             check_targets(y, n_given or len(source))
-            self._frozen = self._frozen_backbone(source)
-            self._check_enough_samples(source)
-            n_small = self._n_threads(device, images=self._sees_images())
-            with intra_op_threads(n_small), threads_beside_torch(n_small):
-                self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
+            with self._frozen_for_this_fit(source):
+                self._check_enough_samples(source)
+                n_small = self._n_threads(device, images=self._sees_images())
+                with intra_op_threads(n_small), threads_beside_torch(n_small):
+                    self._fit(source, CallbackReport(self, X, y, len(self._phases())), n_threads)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -296,8 +296,9 @@ class DeepEstimator(
         """Return the backbone, of images by its name where it is "auto"."""
         if self.backbone != "auto" or not self._takes_images():
             return self.backbone
-        if self._goes_on():
-            return self.backbone_name_
+        earlier: str | None = getattr(self, "backbone_name_", None)
+        if self._goes_on() and earlier:
+            return earlier
         return default_image_backbone(self.image_shape_, device, self.pretrained)
 
     def _backbone_name(self, device: torch.device) -> str:
@@ -387,6 +388,18 @@ class DeepEstimator(
         names = getattr(self, "feature_names_in_", None)
         return f"Feature {number}" if names is None else f"Feature {number} ({names[number]!r})"
 
+    @contextmanager
+    def _frozen_for_this_fit(self, source: Source) -> Iterator[None]:
+        """Set what a fit has before it, and back if it fails before there are new networks."""
+        networks, earlier = self.__dict__.get(self._NETWORKS[0]), self._frozen
+        self._frozen = self._frozen_backbone(source)
+        try:
+            yield
+        except BaseException:
+            if self.__dict__.get(self._NETWORKS[0]) is networks:
+                self._frozen = earlier
+            raise
+
     def _frozen_backbone(self, source: Source) -> FrozenBackbone | None:
         """Return what is to make vectors of the images of a fit, once, if anything is."""
         return None
@@ -419,10 +432,13 @@ def _identity(parameter: Any) -> str:
         return type(parameter).__name__
     if isinstance(parameter, list | tuple):
         return f"[{', '.join(map(_identity, parameter))}]"
-    if inspect.isfunction(parameter):  # it prints where it lies
-        return f"{parameter.__module__}.{parameter.__qualname__}"
+    if isinstance(parameter, partial):
+        return _identity([parameter.func, *parameter.args, *sorted(parameter.keywords.items())])
     if not isinstance(parameter, nn.Module):
-        return repr(parameter)
+        text = repr(parameter)
+        if callable(parameter) and " at 0x" in text:  # a function: it prints where it lies
+            return f"{parameter.__module__}.{name_of(parameter)}"
+        return text
     digest = hashlib.sha256()
     for tensor in parameter.state_dict().values():
         if isinstance(tensor, Tensor):

@@ -133,14 +133,22 @@ class ViewNames(StrOptions):
         if isinstance(val, str):
             return val == "auto"
         if not isinstance(val, Sequence):
-            return callable(val)
-        known = all(callable(view) or view in NAMES for view in val)
+            return self._is_function(val)
+        known = all(self._is_function(view) or view in NAMES for view in val)
         return known and len(val) > 0 and all(val.count(view) == 1 for view in val)
 
     def __str__(self) -> str:
         """Return what an error says is accepted."""
         names = ", ".join(map(repr, NAMES))
-        return f"'auto', a function of a batch of images, or a list with some of {names}"
+        return (
+            "'auto', a function of a batch of images (of torchvision's transforms those that have "
+            f"get_params inside v2.Compose), or a list with functions and some of {names}"
+        )
+
+    @staticmethod
+    def _is_function(view: Any) -> bool:
+        """Whether it is one that scikit-learn does not take for an estimator."""
+        return callable(view) and not hasattr(view, "get_params")
 
 
 def unnamed(accepted: type) -> Hidden:

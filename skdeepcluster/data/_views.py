@@ -171,14 +171,14 @@ class FunctionViews:
         with OwnDraws(int(seed)):
             for function in self.functions:
                 made = function(seen)
-                shape = getattr(made, "shape", None)
-                if shape != seen.shape:
+                if not isinstance(made, Tensor) or made.shape != seen.shape:
+                    shape = f" of shape {tuple(made.shape)}" if isinstance(made, Tensor) else ""
                     raise ValueError(
-                        f"views={name_of(function)} made {type(made).__name__} of shape {shape} of "
-                        f"a batch of images of shape {tuple(seen.shape)}. Return as many images of "
-                        "the same shape."
+                        f"views={name_of(function)} made a {type(made).__name__}{shape} of a batch "
+                        f"of images of shape {tuple(seen.shape)}. Return a tensor of as many "
+                        "images of the same shape."
                     )
-                seen = made
+                seen = made.to(seen)
         return seen
 
 

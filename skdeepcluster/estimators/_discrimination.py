@@ -137,7 +137,7 @@ class StableClusterDiscrimination(DeepClusterer):
     pretraining : "auto", transformer or None, default=None
         What teaches the encoder all the same before the one stage: a transformer of
         :mod:`skdeepcluster.pretraining`, or ``SimCLR()`` if "auto", unless the backbone comes with
-        weights.
+        weights and is fine-tuned.
     max_epochs : int or "auto", default="auto"
         Passes over the data; 0 keeps the start. "auto" is about 300 steps for feature arrays, fewer
         for small ones, and 40 passes for images (the paper: 400 to 800). The last one is kept.
@@ -555,6 +555,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self.selected_stage_ = "features"
         generator = trainer.generator("going back")
         embedding = self._embed(objective, source, ground.rows)
+        objective.remember_samples(len(ground.rows))  # which may be fewer than were trained on
         for head in objective.candidates:
             head.start_from(embedding, plain)
             if teach_head(head.head, embedding, plain, HEAD_FIT, trainer):

@@ -203,6 +203,7 @@ class ProximityDeepClustering(DeepClusterer):
 
     _default_pretraining = SimCLR
     pretraining = None  # the method's own first phase is it
+    views = "auto"  # of which there are none
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{k: v for k, v in DeepClusterer._parameter_constraints.items() if k not in UNUSED},
         "n_neighbors": [integer(1)],
@@ -399,7 +400,8 @@ class ProximityDeepClustering(DeepClusterer):
         self._divide(objective, source, trainer)
         for tensor in (*objective.head.state_dict().values(), objective.regions.centers):
             tensor.copy_(trainer.agreed(tensor))
-        self._go_back(objective, source, trainer)
+        if not self._sees_images():  # what their pixels mean nobody has asked
+            self._go_back(objective, source, trainer)
         yield
 
     def _go_back(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:

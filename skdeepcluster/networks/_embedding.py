@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ class FrozenBackbone(nn.Module):
     prepare : nn.Module
         Maps raw images to what the backbone works on.
     backbone : nn.Module
-        Maps prepared images to features.
+        Normalises the channels of prepared images, and maps them to features.
     width : int
         How many features.
     """
@@ -115,6 +116,12 @@ class FrozenBackbone(nn.Module):
         self.width = width
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels images have: the backbone begins with their normalisation."""
+        normalization: Any = next(self.backbone.children())
+        return int(normalization.mean.shape[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of raw images, shape (batch, width), in float32."""
