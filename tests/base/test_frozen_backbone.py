@@ -1,7 +1,6 @@
 """Of a backbone that arrives trained the features are clustered: each image is embedded once."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from skdeepcluster import (
 )
 from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import _progress
+from tests.callback_helpers import KillAfter, Killed
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS
 
 CLUSTERER = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -47,6 +47,18 @@ class Counting(nn.Module):
         SEEN.append(len(images))
         pixels = self.norm(images).flatten(1) * self.weight
         return torch.cat([pixels, pixels.square().mean(1, keepdim=True)], dim=1)
+
+
+class Dividing(nn.Module):
+    """Makes no numbers."""
+
+    def forward(self, images):
+        return images.flatten(1) / 0
+
+
+def assert_trained(model):
+    assert model._frozen is None
+    assert model._model.embedding.backbone[-1].weight.item() != 1
 
 
 def features():
@@ -129,19 +141,68 @@ def test_a_warm_start_goes_on_with_the_same_features(method):
     assert model.predict(IMAGES).shape == (len(IMAGES),)
 
 
+OTHER = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X"),
+    [
+        ({"backbone": OTHER}, IMAGES),
+        ({"fine_tune": True}, IMAGES),
+        ({}, IMAGES.repeat(3, axis=1)),
+        ({}, PIXELS),
+    ],
+    ids=["another backbone", "fine-tuned", "more channels", "an array"],
+)
+def test_a_warm_start_goes_on_with_no_others(parameters, X):
+    model = frozen(METHODS["default"], max_epochs=1, warm_start=True).fit(IMAGES)
+    with pytest.raises(ValueError, match="warm_start=True goes on from the networks of the last"):
+        model.set_params(**parameters).fit(X)
+
+
+@LOST_CLUSTERS
+def test_every_fit_of_images_may_be_the_first_of_warm_starts():
+    model = MiniClustering(
+        3, warm_start=True, pretraining=SimCLR(max_epochs=1), max_epochs=1, random_state=0
+    )
+    model.fit(IMAGES).fit(IMAGES)
+    assert model.backbone_name_ == "small_convnet"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"backbone": Dividing()}, {"n_clusters": 1000}, {"backbone": OTHER, "views": ["crop"]}],
+)
+def test_a_fit_that_fails_leaves_the_model_as_it_was(parameters):
+    model = frozen(METHODS["default"], max_epochs=2).fit(IMAGES)
+    with pytest.raises(ValueError):  # noqa: PT011  # each its own
+        model.set_params(**parameters).fit(IMAGES)
+    np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
+
+
 def test_checkpoints_hold_what_is_trained_alone(tmp_path):
     frozen(METHODS["default"], max_epochs=2, checkpoint_dir=tmp_path).fit(IMAGES)
-    file = next(
-        path for path in Path(tmp_path).iterdir() if path.suffix in (".pt", ".ckpt", ".pth")
-    )
-    assert "frozen" not in str(torch.load(file, weights_only=False))[: 10**7]
+    backbone = timm.create_model("test_resnet", in_chans=1, num_classes=0)
+    sizes = {}
+    for name, network in {"small": Counting(), "large": backbone}.items():
+        folder = tmp_path / name
+        model = frozen(METHODS["default"], max_epochs=1, checkpoint_dir=folder, calibrate=False)
+        model.set_params(backbone=network).fit(IMAGES)
+        sizes[name] = (folder / "checkpoint.pt").stat().st_size
+    n_bytes = 4 * sum(tensor.numel() for tensor in backbone.state_dict().values())
+    assert sizes["large"] - sizes["small"] < n_bytes / 2  # wider features, but not the weights
 
 
 def test_a_fit_resumes_from_a_checkpoint(tmp_path):
     whole = frozen(METHODS["default"], max_epochs=6).fit(IMAGES)
-    frozen(METHODS["default"], max_epochs=6, checkpoint_dir=tmp_path).fit(IMAGES)
-    again = frozen(METHODS["default"], max_epochs=6, checkpoint_dir=tmp_path).fit(IMAGES)
-    np.testing.assert_array_equal(again.labels_, whole.labels_)
+    model = frozen(METHODS["default"], max_epochs=6, checkpoint_dir=tmp_path)
+    with pytest.raises(Killed):
+        clone(model).set_callbacks(KillAfter("clustering", 3)).fit(IMAGES)
+    SEEN.clear()
+    resumed = model.fit(IMAGES)
+    assert SEEN == [2, 512]
+    np.testing.assert_array_equal(resumed.transform(IMAGES), whole.transform(IMAGES))
+    assert len(resumed.history_) == len(whole.history_)
 
 
 @CLUSTERER
@@ -164,22 +225,25 @@ def test_the_next_fit_may_be_on_an_array():
 def test_what_no_one_has_trained_has_to_learn(method):
     with pytest.raises(ValueError, match="fine_tune=False asks for a backbone that is used"):
         method(3, fine_tune=False).fit(IMAGES)
+    if method is not ProximityDeepClustering:
+        with pytest.raises(ValueError, match=r"pretraining=SimCLR\(\) has to learn"):
+            method(3, backbone=Counting(), pretraining=SimCLR(), fine_tune=False).fit(IMAGES)
     method(3, fine_tune=False, random_state=0).fit(PIXELS)  # an array has no backbone
 
 
 @LOST_CLUSTERS
 @pytest.mark.parametrize("method", [StableClusterDiscrimination, ProximityDeepClustering])
 def test_a_module_is_trained_by_methods_that_need_no_pretraining(method):
-    model = method(3, backbone=Counting(), random_state=0, max_epochs=1).fit(IMAGES[:40])
-    assert model._frozen is None
+    model = method(3, backbone=Counting(), random_state=0, max_epochs=3).fit(IMAGES[:40])
+    assert_trained(model)
 
 
 @LOST_CLUSTERS
 @pytest.mark.parametrize("method", CLUSTERERS)
 def test_who_asks_for_it_fine_tunes(method):
-    model = method(3, backbone=Counting(), fine_tune=True, random_state=0, max_epochs=1)
+    model = method(3, backbone=Counting(), fine_tune=True, random_state=0, max_epochs=3)
     model.fit(IMAGES[:40])
-    assert model._frozen is None
+    assert_trained(model)
 
 
 @pytest.mark.parametrize("method", [MiniClustering, CalibratedDeepClustering])
@@ -187,15 +251,16 @@ def test_a_pretraining_that_is_asked_for_trains_the_backbone(method):
     pretraining = SimCLR(max_epochs=1, batch_size=20)
     model = method(3, backbone=Counting(), pretraining=pretraining, random_state=0)
     model.fit(IMAGES[:40])
-    assert model._frozen is None
+    assert_trained(model)
     assert model.history_[0]["phase"] == "pretraining"
 
 
-def test_features_have_to_be_finite():
-    class Dividing(nn.Module):
-        def forward(self, images):
-            return images.flatten(1) / images.flatten(1).amax(1, keepdim=True).sub(5).relu()
+def test_views_of_a_backbone_that_does_not_learn_are_refused():
+    with pytest.raises(ValueError, match=r"views=\['crop'\] are made while a backbone learns"):
+        MiniClustering(3, backbone=Counting(), views=["crop"]).fit(IMAGES)
 
+
+def test_features_have_to_be_finite():
     with pytest.raises(ValueError, match="features of X that are not finite"):
         MiniClustering(3, backbone=Dividing()).fit(IMAGES)
 

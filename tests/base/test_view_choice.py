@@ -1,8 +1,11 @@
 """Views are chosen that leave images what they are, and show what they are said to show."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 from torch import nn
@@ -163,7 +166,20 @@ def test_neighbours_are_those_by_pixels_among_the_rows_asked_for():
 
 @pytest.mark.parametrize("method", WITH_VIEWS)
 @pytest.mark.parametrize(
-    "views", ["crop", ["crop", "rotate"], ["crop", "crop"], [], [["crop"]], {"crop"}, 3, None]
+    "views",
+    [
+        "crop",
+        ["crop", "rotate"],
+        ["crop", "crop"],
+        [],
+        [["crop"]],
+        {"crop"},
+        3,
+        None,
+        v2.RandomAffine(10),  # has get_params, and no parameters
+        ["crop", v2.RandomAffine(10)],
+    ],
+    ids=str,
 )
 def test_unknown_views_are_refused(method, views):
     with pytest.raises(ValueError, match=r"The 'views' parameter.*'mirror'"):
@@ -255,15 +271,62 @@ def test_functions_come_after_the_views_that_are_named():
 
 
 def test_transforms_of_torchvision_are_functions():
-    views = ["neighbor", v2.RandomAffine(10)]
-    model = SimCLR(views=views, max_epochs=1, random_state=0).fit(few_images())
-    assert model.views_ == ["neighbor", "RandomAffine"]
+    views = ["neighbor", v2.Compose([v2.RandomAffine(10)])]
+    model = clone(SimCLR(views=views, max_epochs=1, random_state=0)).fit(few_images())
+    assert model.views_ == ["neighbor", "Compose"]
 
 
-@pytest.mark.parametrize("wrong", [lambda images: images[:, :, :4], lambda images: None], ids=str)
+@pytest.mark.parametrize("name", ["crop", "neighbor"])
+def test_functions_may_be_called_like_views(name, monkeypatch):
+    def own(images):
+        return images
+
+    own.__qualname__ = name
+    asked = []
+    monkeypatch.setattr(
+        _building,
+        "augmentations_of",
+        lambda names, size: asked.append(names) or [unchanged, unchanged],
+    )
+    views, names = _building.build_views(
+        ResidentSource(torch.rand(9, 1, 8, 8)), nn.Identity(), 2, seeded(), [own]
+    )
+    assert (asked, names) == ([[]], [name])
+    assert views.neighbors is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda images: images[:, :, :4], lambda images: images.numpy(), lambda images: None]
+)
 def test_a_function_returns_as_many_images(wrong):
-    with pytest.raises(ValueError, match=r"views=.*lambda.* made .* of a batch of images of shape"):
+    with pytest.raises(
+        ValueError, match=r"views=.*lambda.* made a .* of a batch of images of shape"
+    ):
         SimCLR(views=wrong, max_epochs=1).fit(few_images())
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, images):
+        return images * self.factor
+
+
+def scaled(images, factor):
+    return images * factor
+
+
+@pytest.mark.parametrize("make", [lambda: Scaled(0.5), lambda: partial(scaled, factor=0.5)])
+def test_whatever_is_called_resumes(tmp_path, make):
+    for _ in range(2):
+        SimCLR(views=make(), max_epochs=1, random_state=0, checkpoint_dir=tmp_path).fit(
+            few_images()
+        )
+    with pytest.raises(ValueError, match="holds a checkpoint of another fit"):
+        SimCLR(views=speckled, max_epochs=1, random_state=0, checkpoint_dir=tmp_path).fit(
+            few_images()
+        )
 
 
 def test_a_fit_with_a_function_resumes(tmp_path):
