@@ -400,8 +400,9 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         if self.generated_ratio and max(self._seen_shape[1:], default=0) > LARGEST_GENERATED:
             raise ValueError(
                 f"generated_ratio={self.generated_ratio} asks for generated images of shape "
-                f"{self._seen_shape}; the generator is made for up to "
-                f"{LARGEST_GENERATED} pixels. Use smaller images, or generated_ratio=0."
+                f"{self._seen_shape}; the generator is made for up to {LARGEST_GENERATED} pixels. "
+                "Use smaller images, a pretrained backbone, whose features are generated then, or "
+                "generated_ratio=0."
             )
 
     def _make_objective(self, model: ClusterModel) -> GenerativeObjective:
