@@ -76,7 +76,7 @@ class SimCLR(Pretrainer):
     Attributes
     ----------
     backbone_ : nn.Module
-        The trained backbone. ``MiniClustering(backbone=simclr.backbone_)`` clusters its features,
+        The trained backbone. ``MiniClustering(backbone=byol.backbone_)`` clusters its features,
         with ``fine_tune=True`` it goes on from it.
     history_ : list of dict
         One record per epoch: phase, epoch, epochs planned, batch size, loss, learning rate,
