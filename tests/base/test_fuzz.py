@@ -245,7 +245,7 @@ def for_all(test):
 
 
 @for_all
-@fuzz(3)
+@fuzz(2)
 @given(data=st.data())
 def test_some_fits(estimator, images, data):
     check_fit(estimator, *data.draw(fits(estimator, images)))

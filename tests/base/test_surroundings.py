@@ -81,7 +81,10 @@ def test_what_is_set_around_a_fit_changes_nothing(on_features, estimator, surrou
 
 
 @pytest.mark.parametrize("estimator", CLUSTERERS)
-@pytest.mark.parametrize("surroundings", ["autocast", "inference_mode", "a default type"])
+@pytest.mark.parametrize(
+    "surroundings",
+    ["autocast", "inference_mode", pytest.param("a default type", marks=pytest.mark.slow)],
+)
 def test_nor_a_fit_on_images(on_images, estimator, surroundings):
     with SURROUNDINGS[surroundings]():
         found = answers(estimator, IMAGES, backbone="test_resnet")

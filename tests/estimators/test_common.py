@@ -4,6 +4,8 @@ import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from skdeepcluster import MiniClustering
+from skdeepcluster.pretraining import SimCLR
 from tests.instances import CLUSTERERS, PRETRAINERS, brief
 
 ESTIMATORS = [estimator() for estimator in CLUSTERERS + PRETRAINERS]
@@ -42,7 +44,15 @@ def test_sklearn_compatible(estimator, check):
 # The set_output checks fit on a dataframe and transform an array, which warns in every estimator.
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
 @pytest.mark.filterwarnings(LOST_CLUSTERS)
-@pytest.mark.parametrize("estimator", CLUSTERERS + PRETRAINERS)
-@pytest.mark.parametrize("check", FURTHER_CHECKS)
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [
+        pytest.param(estimator, check, marks=pytest.mark.slow if known else ())
+        for estimator in CLUSTERERS + PRETRAINERS
+        for check in FURTHER_CHECKS
+        # What is done with outputs is the same for all.
+        for known in ["output" in check and estimator not in (MiniClustering, SimCLR)]
+    ],
+)
 def test_further_checks(estimator, check):
     getattr(estimator_checks, check)(estimator.__name__, brief(estimator))
