@@ -59,7 +59,8 @@ for name, chosen in views.items():
 # An image of each set, two views of each kind, and in blue the kinds that were chosen. The stronger
 # crop, to as little as 8 % of the area, is the published one. Where images bear it they are taken
 # for photographs, whose pixels say little of what they show; elsewhere crops are slight, and other
-# images that have nearly the same pixels ("neighbor") are views as well.
+# images that have nearly the same pixels ("neighbor") are views as well. A slight turn of
+# the hue leaves the discs red or green; without colour they would all be the same.
 
 still = {"flip": 0.0, "jitter": (0, 0, 0, 0), "grey_probability": 0.0}
 whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
