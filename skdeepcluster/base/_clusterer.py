@@ -203,11 +203,10 @@ class DeepClusterer(PredictingEstimator):
         if self._goes_on():
             self._check_same_backbone(source)
             return self._frozen
-        asked = self.fine_tune != "auto"
-        if not self._takes_images() or (asked and self.fine_tune):
+        if not self._takes_images() or self._asks_to_fine_tune():
             return None
         learns = isinstance(self.pretraining, Pretrainer) or not self._arrives_trained()
-        if learns and asked and not self._stops_learning:
+        if learns and self.fine_tune != "auto" and not self._stops_learning:
             raise ValueError(
                 f"fine_tune=False asks for a backbone that is used as it came, but backbone="
                 f"{self.backbone!r} with pretrained={self.pretrained!r} and pretraining="
@@ -224,6 +223,10 @@ class DeepClusterer(PredictingEstimator):
         with OwnDraws(0):  # of weights that those that were learned replace
             return frozen_backbone(source, self._backbone_in_use(source.device), self.pretrained)
 
+    def _asks_to_fine_tune(self) -> bool:
+        """Whether the user says in so many words that the backbone is to learn."""
+        return self.fine_tune != "auto" and bool(self.fine_tune)
+
     def _check_same_backbone(self, source: Source) -> None:
         """Refuse to go on, with features that an earlier fit has learned, from others."""
         if self._frozen is None:
@@ -231,8 +234,7 @@ class DeepClusterer(PredictingEstimator):
         n_channels = self._frozen.n_channels
         suits = self._takes_images() and source.sample_shape[0] == n_channels
         same = self._backbone_name(source.device) == self.backbone_name_
-        tuned = self.fine_tune != "auto" and self.fine_tune
-        if tuned or not (suits and same):
+        if self._asks_to_fine_tune() or not (suits and same):
             raise ValueError(
                 "warm_start=True goes on from the networks of the last fit, which learned the "
                 f"features of {self.backbone_name_} for images of {n_channels} channels. They do "

@@ -362,10 +362,17 @@ IMAGE_WIRES = {
                 neighbor_views=True,
             ),
         ),
-        ({"init": "merged"}, {"candidate_partitions.init": "merged"}),
         (
-            {"pretraining": SimCLR(batch_size=33), "init": "merged"},
-            {"frozen_backbone.backbone": None, "pretraining.batch_size": 33},
+            {"init": "merged", "fine_tune": True},
+            {"candidate_partitions.init": "merged"},
+        ),
+        (
+            {"pretraining": SimCLR(batch_size=33), "fine_tune": False},
+            {
+                "frozen_backbone.backbone": None,
+                "pretraining.batch_size": 33,
+                "MiniObjective.fine_tune": False,
+            },
         ),
     ],
     StableClusterDiscrimination: [
@@ -493,6 +500,11 @@ def test_what_is_given_arrives(method, arguments, expected, handed):
 @pytest.mark.parametrize(("method", "arguments", "expected"), cases(IMAGE_WIRES))
 def test_what_is_given_for_images_arrives(method, arguments, expected, handed):
     check(method, {"backbone": BACKBONE, **arguments}, IMAGES, expected, handed)
+
+
+def test_what_has_to_learn_is_not_left_as_it_came(handed):
+    with pytest.raises(ValueError, match="has to learn"):
+        StableClusterDiscrimination(K, fine_tune=False).fit(IMAGES)
 
 
 def check(method, arguments, X, expected, handed):
