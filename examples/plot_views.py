@@ -85,10 +85,10 @@ for number, (name, X) in enumerate(sets.items()):
             continue
         for axis in column:
             seen = RandomImageViews(**parameters)(image, generator)[0]
-            axis.imshow(seen.permute(1, 2, 0), cmap="gray_r", vmin=0, vmax=1)
+            axis.imshow(seen.permute(1, 2, 0).numpy(), cmap="gray_r", vmin=0, vmax=1)
         style = {"color": "#0072b2", "weight": "bold"} if chosen else {"color": "0.5"}
         column[0].set_title(kind, fontsize=9, **style)
-    pair[0, 0].imshow(image[0].permute(1, 2, 0), cmap="gray_r", vmin=0, vmax=1)
+    pair[0, 0].imshow(image[0].permute(1, 2, 0).numpy(), cmap="gray_r", vmin=0, vmax=1)
     pair[0, 0].set_title(name, fontsize=9)
 for axis in axes.flat:
     axis.set_axis_off()
