@@ -255,7 +255,7 @@ class DeepClusterer(PredictingEstimator):
         """Return what the frozen backbone makes of the samples, as a source of its own."""
         countdown = Countdown("embedding", len(source), trainer.say)
         features = trainer.agreed(torch.from_numpy(embed_once(source, frozen, countdown)))
-        return open_array(features.numpy(), source.device)
+        return open_array(features.cpu().numpy(), source.device)
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""

@@ -67,10 +67,8 @@ def infer(
     ----------
     model : ClusterModel
     source : Source
-    second_opinion : nn.Module, optional
+    second_opinion, frozen : nn.Module, optional
         See :func:`consult`.
-    frozen : nn.Module, optional
-        Maps the samples to what the model was trained on, where that is not they themselves.
     """
     for network in (model, second_opinion, frozen):
         if network is not None:
@@ -79,8 +77,7 @@ def infer(
     draws = OwnDraws(0)
     for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
         with draws:
-            seen = rows if frozen is None else frozen(rows)
-            said = consult(model, seen, second_opinion)
+            said = consult(model, rows, second_opinion, frozen)
         yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
 
 
@@ -119,9 +116,17 @@ def embed_once(
     return features
 
 
-def consult(model: ClusterModel, rows: Tensor, second_opinion: nn.Module | None) -> list[Tensor]:
-    """Return embedding, logits and the second opinion, if there is one, of a batch."""
-    prepared = model.prepare(rows)
+def consult(
+    model: ClusterModel,
+    rows: Tensor,
+    second_opinion: nn.Module | None = None,
+    frozen: nn.Module | None = None,
+) -> list[Tensor]:
+    """Return embedding, logits and the second opinion, if there is one, of a batch.
+
+    ``frozen`` maps samples to what the model was trained on, where that is not they themselves.
+    """
+    prepared = model.prepare(rows if frozen is None else frozen(rows))
     embedding = model.embedding(prepared)
     said = [embedding, model.head(embedding)]
     if second_opinion is not None:

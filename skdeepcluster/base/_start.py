@@ -12,7 +12,7 @@ from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe
 from skdeepcluster.base._inference import INFERENCE_BATCH, prepared_rows
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.base._view_choice import compared
+from skdeepcluster.base._view_choice import MOST_VALUES, compared
 from skdeepcluster.data import NeighborViews, Source, TensorViews
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
@@ -48,8 +48,7 @@ TAUGHT_MARGIN = 1.0
 # How an encoder is taught, and the length of the weights of the head that teaches it.
 TEACHING = Recipe(batch_size=256, learning_rate=2e-3, max_steps=200, samples_per_step=8 / 3)
 TEACHING_SCALE = 10.0
-# Images are judged by so many numbers, but by so many images at least.
-MOST_VALUES = 2**26
+# Partitions are judged by so many images at least, be they large.
 FEWEST_JUDGED = 2**9
 # How often a head is taught a partition at most.
 MOST_LESSONS = 5

@@ -33,7 +33,6 @@ from skdeepcluster.persistence._files import (
 )
 from skdeepcluster.persistence._networks import (
     NETWORKS,
-    adopt,
     networks_of,
     read_record,
     rebuild,
@@ -233,9 +232,9 @@ def _read(
         if stray:
             raise ValueError(f"nothing refers to {stray[0]!r}.")
         weights = {name.removeprefix(NETWORKS): tensors[name] for name in decoder.unread}
-        networks = rebuild(estimator, record, weights)
+        rebuild(estimator, record, weights)
         try:
-            adopt(estimator, networks)
+            estimator._adopt(getattr(estimator, estimator._NETWORKS[0]))
         except (AttributeError, LookupError, TypeError) as error:
             raise ValueError(f"fitted attributes do not fit each other: {error!r}") from error
     return estimator
@@ -280,8 +279,7 @@ def _compare(estimator: DeepEstimator, again: DeepEstimator) -> None:
         2, *estimator._sample_shape, generator=generator
     )
     answers = [
-        consult(one._model, one._frozen(rows) if one._frozen else rows, one._second_opinion())
-        for one in (estimator, again)
+        consult(one._model, rows, one._second_opinion(), one._frozen) for one in (estimator, again)
     ]
     for ours, theirs in zip(*answers, strict=True):
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4, equal_nan=True):

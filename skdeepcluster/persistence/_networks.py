@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import astuple, dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from skdeepcluster.base import DeepEstimator, blank_frozen, blank_networks
 from skdeepcluster.networks import (
     ClusterModel,
-    FrozenBackbone,
     build_backbone,
     output_width,
     rebuild_backbone,
@@ -72,18 +71,8 @@ def networks_of(estimator: DeepEstimator) -> nn.Module:
     return nn.ModuleDict({"trained": trained, "frozen": estimator._frozen})
 
 
-def adopt(estimator: DeepEstimator, networks: nn.Module) -> None:
-    """Give an estimator what :func:`networks_of` returned."""
-    if isinstance(networks, nn.ModuleDict):
-        estimator._frozen = cast(FrozenBackbone, networks["frozen"])
-        networks = networks["trained"]
-    estimator._adopt(networks)
-
-
-def rebuild(
-    estimator: DeepEstimator, record: Backbone | None, weights: dict[str, Tensor]
-) -> nn.Module:
-    """Return the networks that the parameters describe, with these weights."""
+def rebuild(estimator: DeepEstimator, record: Backbone | None, weights: dict[str, Tensor]) -> None:
+    """Give an estimator the networks that its parameters describe, with these weights."""
     with OwnDraws(0):  # of numbers that are replaced
         # First without memory, lest a few numbers in a small file ask for all that there is.
         try:
@@ -100,10 +89,11 @@ def rebuild(
         for name, tensor in tensors_of(networks).items():
             # In the type of the file, but in the order in memory that the network had.
             tensor.data = torch.empty_like(tensor, dtype=weights[name].dtype).copy_(weights[name])
-    return networks.eval()
+    networks.eval()
 
 
 def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
+    """Build and set the networks of an estimator, and return them all."""
     estimator._frozen = None
     if record is not None and record.frozen:
         network = _build_recorded(estimator, record)

@@ -42,8 +42,7 @@ class _Answers(nn.Module):
         self.has_clusters = has_clusters
 
     def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        seen = rows if self.frozen is None else self.frozen(rows)
-        said = consult(self.model, seen, self.second_opinion)
+        said = consult(self.model, rows, self.second_opinion, self.frozen)
         predictions = Predictions(*(tensor.float() for tensor in said))
         if not self.has_clusters:
             return (predictions.embedding,)
