@@ -37,6 +37,8 @@ ROWS_TIMES_CLUSTERS = 1_000_000
 # Mini-clusters of the finer merger, where clusters are few.
 FINE_PARTS = 64
 ROWS_PER_FINE_PART = 10
+# By which they are merged: of ten samples that are a cluster none has more than nine of its own.
+FINE_NEIGHBORS = 5
 # How partitions are judged; chosen on 34 families of tasks (benchmarks/tasks.py), half of them at a
 # time and judged on the other half.
 SILHOUETTE_WEIGHT = 6.0
@@ -144,13 +146,15 @@ def finer_merger(
 ) -> dict[str, Tensor]:
     """Return a merger of more parts than there are mini-clusters, where clusters are few.
 
-    Four mini-clusters for each of two clusters are too coarse for shapes such as rings.
+    Four mini-clusters for each of two clusters are too coarse for shapes such as rings. The nearest
+    of the neighbours alone count, so that those of a small cluster are its own.
     """
     n_fine = min(FINE_PARTS, len(embedding) // ROWS_PER_FINE_PART)
     if n_fine <= n_parts:
         return {}
     fine = kmeans(embedding, n_fine, generator=generator, n_init=1)
-    return {"fine": merged_partitions(fine, n_clusters, neighbors)["neighbors"]}
+    nearest = neighbors[:, :FINE_NEIGHBORS]
+    return {"fine": merged_partitions(fine, n_clusters, nearest)["neighbors"]}
 
 
 def plain_partition(features: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:

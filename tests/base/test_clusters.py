@@ -38,7 +38,7 @@ def test_large_classes_get_small_weights(method):
 
 
 def test_never_much_worse_than_kmeans_on_plain_blobs(method):
-    data, y = make_blobs(n_samples=600, centers=6, n_features=12, cluster_std=3, random_state=2)
+    data, y = make_blobs(n_samples=300, centers=6, n_features=12, cluster_std=3, random_state=2)
     baseline = adjusted_rand_score(y, KMeans(6, n_init=10, random_state=0).fit_predict(data))
     found = adjusted_rand_score(y, method.set_params(n_clusters=6).fit_predict(data))
     assert found > baseline - 0.02
@@ -90,7 +90,7 @@ def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, siz
     assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
 
 
-@pytest.mark.parametrize("n_judged", [2**15, 100])
+@pytest.mark.parametrize("n_judged", [2**15, pytest.param(100, marks=pytest.mark.slow)])
 def test_so_does_one_on_images(method, n_judged, monkeypatch):
     monkeypatch.setattr("skdeepcluster.base._clusterer.GRAPH_ROWS", n_judged)
     if isinstance(method, ProximityDeepClustering):
@@ -186,5 +186,6 @@ def test_an_encoder_learns_a_start_that_its_embedding_contradicts(
 def test_a_small_cluster_that_k_means_gives_away_is_found(estimator):
     data, y = given_away()
     assert adjusted_rand_score(y, KMeans(3, n_init=10, random_state=0).fit_predict(data)) < 0.5
-    found = estimator(3, calibrate=False, random_state=0).fit_predict(data)
-    assert adjusted_rand_score(y, found) > 0.99
+    for seed in (0, 3):  # those for which a merger by ten neighbours found nothing
+        found = estimator(3, calibrate=False, max_epochs=0, random_state=seed).fit_predict(data)
+        assert adjusted_rand_score(y, found) > 0.99
