@@ -49,11 +49,11 @@ from tests.samples import X
     ],
     ids=["float64", "Fortran", "negative strides", "list", "tensor", "double tensor", "Dataset"],
 )
-def test_the_same_numbers_give_the_same_labels(estimator, convert):
-    labels = fitted(estimator).labels_
+def test_the_same_numbers_give_the_same_labels(method, convert):
+    labels = fitted(method).labels_
     converted = convert(X.copy())
-    np.testing.assert_array_equal(estimator.fit(converted).labels_, labels)
-    np.testing.assert_array_equal(estimator.predict(converted), labels)
+    np.testing.assert_array_equal(method.fit(converted).labels_, labels)
+    np.testing.assert_array_equal(method.predict(converted), labels)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int64, np.uint8, bool])
@@ -64,10 +64,10 @@ def test_other_number_types_are_features(dtype):
     np.testing.assert_array_equal(model.labels_, expected.labels_)
 
 
-def test_a_read_only_memory_map_is_left_alone(tmp_path, estimator):
+def test_a_read_only_memory_map_is_left_alone(tmp_path, method):
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    np.testing.assert_array_equal(estimator.fit(mapped).labels_, fitted(estimator).labels_)
+    np.testing.assert_array_equal(method.fit(mapped).labels_, fitted(method).labels_)
     np.testing.assert_array_equal(np.load(tmp_path / "X.npy"), X)
 
 

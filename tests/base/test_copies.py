@@ -39,7 +39,7 @@ def test_copies_predict_the_same(estimator):
 @LOST_CLUSTERS
 @pytest.mark.parametrize("estimator", CLUSTERERS)
 def test_pickles_hold_no_training_data(estimator):
-    data = np.tile(X, (100, 60))
+    data = np.tile(X, (40, 100))
     model = brief(estimator, n_epochs=1, pretraining=SimCLR(max_epochs=1)).fit(data)
     state = pickle.dumps(model)
     parameters = sum(p.numel() for p in model._objective.parameters())

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -463,15 +464,25 @@ def test_a_refinement_without_confident_samples_learns_nothing(monkeypatch):
 # --- training that stops or goes on --------------------------------------------------------------
 
 
+@cache
+def whole_fit_of_several(init):
+    return several(refine=True, init=init).fit(NOISE)
+
+
 @pytest.mark.parametrize(
-    ("phase", "n_epochs"),
-    # A calibration takes twelve epochs: the last is the second number's.
-    [("clustering", 5), ("refinement", 5), ("calibration", 5), ("calibration", 20)],
+    ("init", "phase", "n_epochs"),
+    [
+        ("auto", "clustering", 5),
+        ("auto", "refinement", 5),
+        ("auto", "calibration", 5),
+        ("auto", "calibration", 20),  # a calibration takes twelve: this is the second number's
+        ("random", "clustering", 5),
+        ("random", "calibration", 20),
+    ],
 )
-@pytest.mark.parametrize("init", ["auto", "random"])
 def test_a_killed_fit_of_several_numbers_resumes_to_the_same_bits(init, phase, n_epochs, tmp_path):
-    estimator = several(refine=True, init=init)
-    whole = clone(estimator).fit(NOISE)
+    whole = whole_fit_of_several(init)
+    estimator = clone(whole)
     estimator.set_params(checkpoint_dir=tmp_path)
     with pytest.raises(Killed):
         clone(estimator).set_callbacks(KillAfter(phase, n_epochs)).fit(NOISE)

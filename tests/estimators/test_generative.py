@@ -15,6 +15,8 @@ import skdeepcluster
 from skdeepcluster import GenerativeCalibrationClustering
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.objectives import GenerativeObjective
+from skdeepcluster.pretraining import SimCLR
+from tests.instances import brief
 
 X, Y = make_blobs(n_samples=[150, 60, 30], n_features=6, random_state=0)
 X += 100.0
@@ -95,8 +97,15 @@ MORE_NOISE = np.random.default_rng(0).normal(size=(240, 5))  # enough for more t
 
 @cache
 def fitted_by_default():
-    # From the embedding: of noise nothing better than k-means on the features is found.
-    default = GenerativeCalibrationClustering(3, init="kmeans", random_state=0, calibrate=False)
+    default = brief(
+        GenerativeCalibrationClustering,
+        n_epochs=24,
+        generation_epochs=6,
+        pretraining=SimCLR(max_epochs=10),
+        init="kmeans",  # of noise nothing better than k-means on the features is found
+        n_rounds=2,
+        calibrate=False,
+    )
     return default.fit(MORE_NOISE)
 
 

@@ -128,7 +128,7 @@ def fitted(model, data):
 
 
 def diverge(n_processes):
-    model = MiniClustering(6, random_state=0, learning_rate=1e38)
+    model = MiniClustering(6, **SHORT, random_state=0, learning_rate=1e38)
     try:
         model.fit(X)
     except DivergenceError:
@@ -144,10 +144,13 @@ def fit_with_checkpoints(n_processes):
 
 FITS = {
     "mini": (MiniClustering(6, **SHORT), X),
-    "calibrated": (CalibratedDeepClustering(6, **SHORT), X),
+    "calibrated": (CalibratedDeepClustering(6, **SHORT, calibrate=False), X),
     "one stage": (StableClusterDiscrimination(6, max_epochs=20, refine=True), X),
     "stopped": (MiniClustering(6, **SHORT).set_callbacks(StopAfter(3)), X),
-    "indivisible": (MiniClustering(6, max_epochs=5, batch_size=33, pretraining=None), X),
+    "indivisible": (
+        MiniClustering(6, max_epochs=5, batch_size=33, pretraining=None, calibrate=False),
+        X,
+    ),
     "pretraining": (SimCLR(max_epochs=5, batch_size=60), X),
     "proximity": (ProximityDeepClustering(6, **CAREFUL), X),
     "generative": (GenerativeCalibrationClustering(6, **GENERATING), X),
