@@ -50,7 +50,7 @@ ABLATION: dict[str, dict[str, Any]] = {  # of MiniClustering
     "neighbours alone": {"views": ["neighbor"]},
     "mirror images besides": {"views": ["neighbor", "slight crop", "mirror"]},
     "published views": {"views": PUBLISHED_VIEWS},
-    "fine-tuned": {"fine_tune": True},
+    "fine-tuned": {"fine_tune": True},  # what was kept is in the record, as its stage
     "start alone": {"max_epochs": 0},
 }
 
@@ -179,7 +179,7 @@ def candidates(
         yield "MiniClustering, embedding", OnEmbedding(array, weights)
     for name in ours:
         yield f"{name}, images", METHODS[name](n_clusters, random_state=seed, **known)
-    # With trained weights there are no views unless the backbone is trained along.
+    # With trained weights there are no views unless the backbone is fine-tuned.
     changes = ABLATION if weights is None else {"fine-tuned": ABLATION["fine-tuned"]}
     for change, parameters in changes.items() if ablation else ():
         yield f"  {change}", MiniClustering(n_clusters, random_state=seed, **known, **parameters)
@@ -228,6 +228,8 @@ def main() -> None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # lost clusters are in the record
                     records.append(run(name, method, estimator, X, y, seed))
+                    if hasattr(estimator, "selected_stage_"):
+                        records[-1]["stage"] = estimator.selected_stage_
                 append(records[-1], arguments.output)
                 print(name, method, seed, f"{records[-1]['ARI']:.3f}", flush=True)
     report(records)

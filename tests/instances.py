@@ -95,15 +95,21 @@ def tiny_backbone():
         return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
 
-def image_model(method=MiniClustering, **parameters):
+def image_model(method=MiniClustering, pretraining=None, **parameters):
     return method(
-        2, backbone=tiny_backbone(), random_state=0, max_epochs=1, pretraining=None, **parameters
+        2,
+        backbone=tiny_backbone(),
+        random_state=0,
+        max_epochs=1,
+        pretraining=pretraining,
+        **parameters,
     )
 
 
 IMAGE_METHODS = {
     "default": image_model(),
     "fine-tuned": image_model(fine_tune=True),
+    "end to end": image_model(pretraining=SimCLR(max_epochs=0), fine_tune=True),
     # So few steps lead nowhere from a random start; these stay near the start.
     "one stage": image_model(
         StableClusterDiscrimination,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +37,7 @@ from skdeepcluster.base._start import (
     plain_partition,
     teach_encoder,
 )
+from skdeepcluster.base._tuning import fine_tuned, separates_better
 from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
@@ -56,7 +58,7 @@ from skdeepcluster.numerics import (
     label_counts,
     numbered_alike,
 )
-from skdeepcluster.training import Countdown, Trainer, intra_op_threads
+from skdeepcluster.training import Countdown, Trainer, choose_precision, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
@@ -86,6 +88,10 @@ class DeepClusterer(PredictingEstimator):
         "_n_sized": int,
         "_confidence": ConfidenceHead | None,
     }
+    _SOMETIMES_FITTED: ClassVar[dict[str, Any]] = {
+        **DeepEstimator._SOMETIMES_FITTED,
+        "selected_stage_": str,
+    }
 
     # Whether the encoder may stop learning once it was pretrained.
     _stops_learning: ClassVar[bool] = False
@@ -99,47 +105,70 @@ class DeepClusterer(PredictingEstimator):
     calibrate: bool
 
     labels_: NDArray[np.int64]
+    selected_stage_: str
 
     # The number of samples that sizes of networks are derived from. Who goes on from the networks
     # of an earlier fit keeps its number.
     _n_sized: int
 
     def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
-        """Fit as a story: build, pretrain, start, train, finish, calibrate."""
+        """Fit as a story: build, pretrain, start, train, fine-tune, finish, calibrate."""
         pretrainer = self._pretrainer()
         if pretrainer is not None:
             self._check_pretrainer(pretrainer)
         trainer = self._make_trainer(source)
+        self.__dict__.pop("selected_stage_", None)  # of an earlier fit
         if not self._goes_on():
             self._n_sized = len(source)
+        images = source
         if self._frozen is not None:
             with intra_op_threads(n_threads):
-                source = self._embedded_once(self._frozen, source, trainer)
+                source = self._embedded_once(self._frozen, images, trainer)
         objective = self._build(source, trainer).to(source.device)
-        with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
-            views = self._make_views(source, objective, trainer)
-        if hasattr(objective, "remember_samples"):
-            objective.remember_samples(len(views))
         try:
-            if pretrainer is not None and not self._goes_on():
-                pretrainer._pretrain(objective.model.embedding, views, trainer, report)
-            if trainer.has_reached("clustering"):
-                trainer.restore("clustering", objective)
-            elif not self._goes_on():
-                self._start(objective, source, views, trainer, report)
-            self._train(objective, source, views, trainer, report)
-            self._settle(objective, source, views, trainer)
+            self._learn(objective, source, trainer, report, n_threads)
         except DivergenceError:
-            for _ in self._answers(objective, source, trainer):
-                self._finish(objective, source, trainer)
+            self._answer(objective, source, trainer)
             self._warn_about_sizes()
             raise
+        if self._tunes() and not trainer.interrupted:
+            objective, source = self._fine_tuned(
+                objective, source, images, trainer, report, n_threads
+            )
         for _ in self._answers(objective, source, trainer):
             embedding = self._finish(objective, source, trainer)
             if self.calibrate and not trainer.interrupted:
                 self._calibrate(embedding, source, trainer, report)
         self._warn_about_sizes()
         report.finish(lambda: self._fitted_attributes(objective, self._confidence))
+
+    def _learn(
+        self,
+        objective: Any,
+        source: Source,
+        trainer: Trainer,
+        report: CallbackReport,
+        n_threads: int,
+    ) -> None:
+        """Learn clusters of samples: pretrain, start, train."""
+        with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
+            views = self._make_views(source, objective, trainer)
+        if hasattr(objective, "remember_samples"):
+            objective.remember_samples(len(views))
+        pretrainer = self._pretrainer()
+        if pretrainer is not None and not self._goes_on():
+            pretrainer._pretrain(objective.model.embedding, views, trainer, report)
+        if trainer.has_reached("clustering"):
+            trainer.restore("clustering", objective)
+        elif not self._goes_on():
+            self._start(objective, source, views, trainer, report)
+        self._train(objective, source, views, trainer, report)
+        self._settle(objective, source, views, trainer)
+
+    def _answer(self, objective: Any, source: Source, trainer: Trainer) -> None:
+        """Set the fitted attributes, without calibration."""
+        for _ in self._answers(objective, source, trainer):
+            self._finish(objective, source, trainer)
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
         """Fit and return the cluster of every sample of X, ``labels_``.
@@ -203,10 +232,10 @@ class DeepClusterer(PredictingEstimator):
         if self._goes_on():
             self._check_same_backbone(source)
             return self._frozen
-        if not self._takes_images() or self._asks_to_fine_tune():
+        if not self._takes_images():
             return None
         learns = isinstance(self.pretraining, Pretrainer) or not self._arrives_trained()
-        if learns and self.fine_tune != "auto" and not self._stops_learning:
+        if learns and not self.fine_tune and not self._stops_learning:
             raise ValueError(
                 f"fine_tune=False asks for a backbone that is used as it came, but backbone="
                 f"{self.backbone!r} with pretrained={self.pretrained!r} and pretraining="
@@ -215,7 +244,7 @@ class DeepClusterer(PredictingEstimator):
             )
         if learns:
             return None
-        if self.views not in ("auto", ["neighbor"]):
+        if self.views not in ("auto", ["neighbor"]) and not self._asks_to_fine_tune():
             raise ValueError(
                 f"views={self.views!r} are made while a backbone learns, but this one arrives "
                 "trained and is used as it came. Set fine_tune=True, or leave views='auto'."
@@ -234,7 +263,7 @@ class DeepClusterer(PredictingEstimator):
         n_channels = self._frozen.n_channels
         suits = self._takes_images() and source.sample_shape[0] == n_channels
         same = self._backbone_name(source.device) == self.backbone_name_
-        if self._asks_to_fine_tune() or not (suits and same):
+        if not (suits and same):
             raise ValueError(
                 "warm_start=True goes on from the networks of the last fit, which learned the "
                 f"features of {self.backbone_name_} for images of {n_channels} channels. They do "
@@ -256,6 +285,106 @@ class DeepClusterer(PredictingEstimator):
         countdown = Countdown("embedding", len(source), trainer.say)
         features = trainer.agreed(torch.from_numpy(embed_once(source, frozen, countdown)))
         return open_array(features.cpu().numpy(), source.device)
+
+    def _tunes(self) -> bool:
+        """Whether a backbone that arrived trained is to be fine-tuned in this fit."""
+        return self._frozen is not None and self._asks_to_fine_tune() and not self._goes_on()
+
+    def _fine_tuned(
+        self,
+        objective: Any,
+        source: Source,
+        images: Source,
+        trainer: Trainer,
+        report: CallbackReport,
+        n_threads: int,
+    ) -> tuple[Any, Source]:
+        """Fine-tune the backbone, cluster its features anew, and return what is better separated.
+
+        That is what was passed, too, if fine-tuning diverged or was interrupted.
+        """
+        self._answer(objective, source, trainer)
+        before = dict(vars(self))
+        again, features, is_better = objective, source, False
+        try:
+            with suppress(DivergenceError):  # none of the user's rates is to blame
+                self._frozen = self._tuned_backbone(objective, images, trainer, report, n_threads)
+                if not trainer.interrupted:
+                    again, features = self._learned_anew(images, trainer, report, n_threads)
+                if not trainer.interrupted:
+                    self._answer(again, features, trainer)
+                    labels = before["labels_"], self.labels_
+                    is_better = self._is_better(labels, objective, source, again, features, trainer)
+        finally:
+            if not is_better:
+                self.__dict__.clear()
+                self.__dict__.update(before)
+        if not is_better:
+            trainer.say("fine-tuning is taken back: the clusters are no better separated")
+            self.selected_stage_ = before.get("selected_stage_", "clustering")
+            return objective, source
+        self.selected_stage_ = "fine-tuning"
+        return again, features
+
+    def _tuned_backbone(
+        self,
+        objective: Any,
+        images: Source,
+        trainer: Trainer,
+        report: CallbackReport,
+        n_threads: int,
+    ) -> FrozenBackbone:
+        """Return a copy of the backbone that has learned to tell these images apart."""
+        assert self._frozen is not None  # or there would be nothing to tune
+        precision = choose_precision(self.precision, images.device, images.sample_shape)
+        tuning = trainer.aside(["fine-tuning"], precision=precision, verbose=trainer.verbose)
+        with intra_op_threads(n_threads):
+            generator = trainer.generator("views of images")
+            views, self.views_ = build_views(
+                images, self._frozen.prepare, self._most_clusters(), generator, self.views
+            )
+            contrast = self._default_pretraining
+            try:
+                return fine_tuned(self._frozen, objective.model, contrast, views, tuning, report)
+            finally:
+                trainer.take_over(tuning)
+
+    def _learned_anew(
+        self, images: Source, trainer: Trainer, report: CallbackReport, n_threads: int
+    ) -> tuple[Any, Source]:
+        """Embed the images once more, and learn clusters of their features from the beginning."""
+        assert self._frozen is not None
+        views = self.views_
+        with intra_op_threads(n_threads):
+            features = self._embedded_once(self._frozen, images, trainer)
+        anew = trainer.aside(self._learning_phases(), verbose=trainer.verbose)
+        objective = self._build(features, anew).to(features.device)
+        try:
+            self._learn(objective, features, anew, report, n_threads)
+        finally:
+            trainer.take_over(anew)
+        self.views_ = views
+        return objective, features
+
+    def _is_better(
+        self,
+        labels: tuple[NDArray[np.int64], NDArray[np.int64]],
+        objective: Any,
+        source: Source,
+        again: Any,
+        features: Source,
+        trainer: Trainer,
+    ) -> bool:
+        """Whether clusters of fine-tuned features are better separated than those before."""
+        rows = evenly_spaced(len(source), GRAPH_ROWS)
+        before, after = (torch.from_numpy(found)[rows].to(source.device) for found in labels)
+        better = separates_better(
+            {"plain": before, "tuned": after},
+            prepared_rows(objective.model.prepare, source, rows),
+            prepared_rows(again.model.prepare, features, rows),
+            self._most_clusters(),
+        )
+        return bool(trainer.agreed(torch.tensor(better)))
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
@@ -337,12 +466,19 @@ class DeepClusterer(PredictingEstimator):
             answer["_confidence"].check(n_clusters, widths)
 
     def _phases(self) -> list[str]:
+        phases = self._learning_phases()
+        if self._tunes():
+            phases = [*phases, "fine-tuning", *phases]
+        return [*phases, "calibration"] if self.calibrate else phases
+
+    def _learning_phases(self) -> list[str]:
+        """Return the names of the phases in which clusters are learned."""
         phases = self._own_phases()
         if self._goes_on():
             phases = [phase for phase in phases if phase != "start"]
         if self._pretrainer() is not None and not self._goes_on():
             phases = ["pretraining", *phases]
-        return [*phases, "calibration"] if self.calibrate else phases
+        return phases
 
     def _own_phases(self) -> list[str]:
         """Return the names of the phases that belong to the method."""

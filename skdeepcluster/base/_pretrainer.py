@@ -83,6 +83,7 @@ class Pretrainer(DeepEstimator):
         trainer: Trainer,
         report: CallbackReport,
         attributes: Callable[[EmbeddingNetwork], dict[str, Any]] | None = None,
+        phase: str = "pretraining",
     ) -> None:
         """Train an embedding network in place; for ``fit``, and for the clusterers.
 
@@ -96,10 +97,10 @@ class Pretrainer(DeepEstimator):
             objective = self._make_objective(embedding, images, n, n_steps)
         kept = None if attributes is None else partial(attributes, objective.result)
         try:
-            with report.phase("pretraining", epochs, kept) as hook:
+            with report.phase(phase, epochs, kept) as hook:
                 trainer.run(
                     Phase(
-                        name="pretraining",
+                        name=phase,
                         objective=objective,
                         views=views,
                         n_samples=n,

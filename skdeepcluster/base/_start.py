@@ -194,7 +194,7 @@ def choose_partition(
         By how much another has to be better than the one named "plain".
     """
     rows = judged_rows(len(features)).to(features.device)
-    both = torch.cat([_of_unit_size(features[rows]), _of_unit_size(embedding[rows])], dim=1)
+    both = side_by_side(features[rows], embedding[rows])
     graph = graph.to(features.device)
     scores = {}
     for name, labels in candidates.items():
@@ -294,13 +294,7 @@ def learn_aside(
         Whether that went to the end: not if the user has interrupted it, which ends the fit, or if
         it diverged, and the network is as it was.
     """
-    aside = Trainer(
-        ["teaching"],
-        device=trainer.device,
-        precision=trainer.precision,
-        seed=trainer.seed,
-        processes=trainer.processes,
-    )
+    aside = trainer.aside(["teaching"])
     try:
         aside.run(_fit_to("teaching", network, inputs, labels, recipe, SilentHook()))
     except DivergenceError:  # none of the user's rates is to blame
@@ -314,6 +308,11 @@ def _knows(encoder: EmbeddingNetwork, features: Tensor, labels: Tensor, n_cluste
     """Whether every sample lies nearest to the mean of its own cluster in the embedding."""
     embedding = torch.cat([encoder(rows) for rows in torch.split(features, INFERENCE_BATCH)])
     return torch.equal(nearest_mean(embedding, labels, n_clusters), labels)
+
+
+def side_by_side(features: Tensor, embedding: Tensor) -> Tensor:
+    """Return two descriptions of the same samples as one, in which both count the same."""
+    return torch.cat([_of_unit_size(features), _of_unit_size(embedding)], dim=1)
 
 
 def _of_unit_size(X: Tensor) -> Tensor:

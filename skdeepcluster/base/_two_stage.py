@@ -54,6 +54,8 @@ class TwoStageClusterer(DeepClusterer):
 
     def _fine_tunes(self) -> bool:
         """Whether the encoder goes on learning: of "auto", from images where that is affordable."""
+        if self._frozen is not None:  # whose backbone is what fine_tune is about
+            return False
         if self.fine_tune == "auto":
             return self._sees_images() and choose_device(self.device).type != "cpu"
         return bool(self.fine_tune)

@@ -125,7 +125,11 @@ class FrozenBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of raw images, shape (batch, width), in float32."""
-        features: Tensor = self.backbone(self.prepare(x))
+        return self.features(self.prepare(x))
+
+    def features(self, prepared: Tensor) -> Tensor:
+        """Return the features of prepared images, or of views of them."""
+        features: Tensor = self.backbone(prepared)
         return features.flatten(1).float()
 
 

@@ -106,6 +106,28 @@ class Trainer:
             self._computed[name] = compute()
         return self._computed[name]
 
+    def aside(
+        self, phases: Sequence[str], *, precision: str | None = None, verbose: int = 0
+    ) -> Trainer:
+        """Return a trainer for what is learned beside these phases: without checkpoints.
+
+        From the same seed, and if nothing else is said in the same precision.
+        """
+        return Trainer(
+            phases,
+            device=self.device,
+            precision=precision or self.precision,
+            seed=self.seed,
+            processes=self.processes,
+            verbose=verbose,
+        )
+
+    def take_over(self, other: Trainer) -> None:
+        """Put on record what another trainer has done, as if it had been done here."""
+        self.history += other.history
+        self.n_skipped_steps += other.n_skipped_steps
+        self.interrupted |= other.interrupted
+
     def generator(self, purpose: str) -> torch.Generator:
         """Return a generator of its own for each purpose, the same after a resume."""
         return generator_for(self.seed, purpose)

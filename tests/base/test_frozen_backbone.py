@@ -22,7 +22,7 @@ from skdeepcluster import (
 from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import _progress
 from tests.callback_helpers import KillAfter, Killed
-from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS
+from tests.instances import LOST_CLUSTERS, METHODS
 
 CLUSTERER = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 PIXELS, Y = (part[:150] for part in load_digits(n_class=3, return_X_y=True))
@@ -148,11 +148,10 @@ OTHER = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
     ("parameters", "X"),
     [
         ({"backbone": OTHER}, IMAGES),
-        ({"fine_tune": True}, IMAGES),
         ({}, IMAGES.repeat(3, axis=1)),
         ({}, PIXELS),
     ],
-    ids=["another backbone", "fine-tuned", "more channels", "an array"],
+    ids=["another backbone", "more channels", "an array"],
 )
 def test_a_warm_start_goes_on_with_no_others(parameters, X):
     model = frozen(METHODS["default"], max_epochs=1, warm_start=True).fit(IMAGES)
@@ -238,14 +237,6 @@ def test_a_module_is_trained_by_methods_that_need_no_pretraining(method):
     assert_trained(model)
 
 
-@LOST_CLUSTERS
-@pytest.mark.parametrize("method", CLUSTERERS)
-def test_who_asks_for_it_fine_tunes(method):
-    model = method(3, backbone=Counting(), fine_tune=True, random_state=0, max_epochs=3)
-    model.fit(IMAGES[:40])
-    assert_trained(model)
-
-
 @pytest.mark.parametrize("method", [MiniClustering, CalibratedDeepClustering])
 def test_a_pretraining_that_is_asked_for_trains_the_backbone(method):
     pretraining = SimCLR(max_epochs=1, batch_size=20)
@@ -253,6 +244,13 @@ def test_a_pretraining_that_is_asked_for_trains_the_backbone(method):
     model.fit(IMAGES[:40])
     assert_trained(model)
     assert model.history_[0]["phase"] == "pretraining"
+
+
+def test_of_no_length_too():
+    """So the objective of the method itself, as published, trains a backbone that was given."""
+    model = MiniClustering(3, backbone=Counting(), pretraining=SimCLR(max_epochs=0), fine_tune=True)
+    assert_trained(model.set_params(random_state=0, max_epochs=2).fit(IMAGES[:40]))
+    assert "fine-tuning" not in {record["phase"] for record in model.history_}
 
 
 def test_views_of_a_backbone_that_does_not_learn_are_refused():

@@ -43,7 +43,8 @@ def test_heads_compute_in_single_precision_whatever_the_networks_do(image_method
     finally:
         hook.remove()
     assert dtypes["heads"] == {torch.float32}
-    assert (torch.bfloat16 in dtypes["networks"]) == (model._frozen is None)
+    learned = model._frozen is None or model.fine_tune is True
+    assert (torch.bfloat16 in dtypes["networks"]) == learned
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)

@@ -141,7 +141,7 @@ def image_model(**parameters):
     backbone = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
     settings = {"generation_epochs": 40, "max_epochs": 3, "batch_size": 10, "random_state": 0}
     return GenerativeCalibrationClustering(
-        2, backbone=backbone, fine_tune=True, pretraining=None, **{**settings, **parameters}
+        2, backbone=backbone, pretraining=None, **{**settings, **parameters}
     )
 
 
