@@ -619,6 +619,31 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "base/_tuning.py",
+        "base/test_fine_tuning.py",
+        [
+            ("super().train(False)", "super().train(mode)"),
+            ("copy.deepcopy(frozen).requires_grad_(True)", "copy.deepcopy(frozen)"),
+            ("tuned.requires_grad_(False)", "tuned"),
+            ('graph, n_clusters) == "tuned"', 'graph, n_clusters) == "plain"'),
+        ],
+    ),
+    (
+        "base/_two_stage.py",
+        "base/test_fine_tuning.py -k taken_back",
+        [("if self._frozen is not None:", "if False:")],
+    ),
+    (
+        "base/_clusterer.py",
+        "base/test_fine_tuning.py",
+        [
+            ("self.__dict__.clear()", "pass"),
+            ("self.__dict__.update(before)", "pass"),
+            ('self.__dict__.pop("selected_stage_", None)', "pass"),
+            ('phases = [*phases, "fine-tuning", *phases]', "pass"),
+        ],
+    ),
+    (
         "numerics/_silhouette.py",
         "numerics/test_silhouette.py",
         [

@@ -118,8 +118,9 @@ class StableClusterDiscrimination(DeepClusterer):
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. "auto"
         is False: every image is embedded once, and clusters are learned from the features as from
-        an array. A module is taken to be trained if this is not "auto". Without trained weights the
-        backbone always learns.
+        an array. True then fine-tunes it by contrast, embeds and clusters once more, and keeps what
+        is better separated (`selected_stage_`). A module is taken to be trained if this is not
+        "auto". Without trained weights the backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -182,9 +183,10 @@ class StableClusterDiscrimination(DeepClusterer):
         For each number of clusters the score of its best head: the median centroid silhouette of
         its clusters, in the features as they came (of images, in the embedding), times the share
         of clusters that have samples. No labels are needed for it.
-    selected_stage_ : {"clustering", "refinement", "features"}
+    selected_stage_ : {"clustering", "refinement", "features", "fine-tuning"}
         The stage whose result was kept; "features" is k-means on them (of images on their pixels),
-        where none came to anything better.
+        where none came to anything better. "fine-tuning" is all of it on a backbone that
+        `fine_tune=True` made learn.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)

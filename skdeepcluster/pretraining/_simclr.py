@@ -77,7 +77,7 @@ class SimCLR(Pretrainer):
     ----------
     backbone_ : nn.Module
         The trained backbone. ``MiniClustering(backbone=byol.backbone_)`` clusters its features,
-        with ``fine_tune=True`` it goes on from it.
+        with ``fine_tune=True`` it tunes it further.
     history_ : list of dict
         One record per epoch: phase, epoch, epochs planned, batch size, loss, learning rate,
         seconds.

@@ -140,8 +140,9 @@ def test_every_part_can_be_changed(change):
 def image_model(**parameters):
     backbone = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
     settings = {"generation_epochs": 40, "max_epochs": 3, "batch_size": 10, "random_state": 0}
+    untrained = SimCLR(max_epochs=0)  # the module is not to be taken for trained
     return GenerativeCalibrationClustering(
-        2, backbone=backbone, pretraining=None, **{**settings, **parameters}
+        2, backbone=backbone, pretraining=untrained, **{**settings, **parameters}
     )
 
 
