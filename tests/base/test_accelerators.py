@@ -10,7 +10,12 @@ from sklearn.cluster import KMeans
 from torch import nn
 
 import skdeepcluster
-from skdeepcluster import GenerativeCalibrationClustering, MiniClustering
+from skdeepcluster import (
+    GenerativeCalibrationClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+)
+from skdeepcluster.base import _clusterer
 from skdeepcluster.calibration import RegionCalibrator
 from skdeepcluster.pretraining import SimCLR
 from tests.instances import (
@@ -82,6 +87,24 @@ def test_a_backbone_that_is_left_as_it_came_lies_there_too(estimator, cuda, tmp_
         assert next(again._frozen.parameters()).device.type == "cpu"
         again.set_params(device="cpu")
         np.testing.assert_allclose(again.transform(IMAGES), model.transform(IMAGES), atol=1e-3)
+
+
+@LOST_CLUSTERS
+@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize("estimator", [MiniClustering, ProximityDeepClustering])
+def test_one_that_is_fine_tuned_lies_there_too(estimator, better, cuda, monkeypatch):
+    judge = _clusterer.separates_better
+
+    def judged(*arguments):
+        assert isinstance(judge(*arguments), bool)
+        return better
+
+    monkeypatch.setattr(_clusterer, "separates_better", judged)
+    model = brief(estimator, 1, backbone=tiny_backbone(), fine_tune=True, n_clusters=2)
+    model.fit(IMAGES)
+    assert model.selected_stage_ == ("fine-tuning" if better else "clustering")
+    assert next(model._frozen.parameters()).device == cuda
+    np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
 
 
 @pytest.mark.parametrize("estimator", CLUSTERERS)
