@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,7 +57,13 @@ from skdeepcluster.numerics import (
     label_counts,
     numbered_alike,
 )
-from skdeepcluster.training import Countdown, Trainer, choose_precision, intra_op_threads
+from skdeepcluster.training import (
+    Countdown,
+    Trainer,
+    choose_device,
+    choose_precision,
+    intra_op_threads,
+)
 
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
@@ -112,63 +117,55 @@ class DeepClusterer(PredictingEstimator):
     _n_sized: int
 
     def _fit(self, source: Source, report: CallbackReport, n_threads: int) -> None:
-        """Fit as a story: build, pretrain, start, train, fine-tune, finish, calibrate."""
+        """Fit as a story: learn clusters, and once more if their backbone is to be fine-tuned."""
         pretrainer = self._pretrainer()
         if pretrainer is not None:
             self._check_pretrainer(pretrainer)
-        trainer = self._make_trainer(source)
-        self.__dict__.pop("selected_stage_", None)  # of an earlier fit
+        trainer, tunes = self._make_trainer(source), self._tunes()
         if not self._goes_on():
             self._n_sized = len(source)
-        images = source
+        images, before = source, dict(vars(self))
         if self._frozen is not None:
-            with intra_op_threads(n_threads):
-                source = self._embedded_once(self._frozen, images, trainer)
-        objective = self._build(source, trainer).to(source.device)
-        try:
-            self._learn(objective, source, trainer, report, n_threads)
-        except DivergenceError:
-            self._answer(objective, source, trainer)
-            self._warn_about_sizes()
-            raise
-        if self._tunes() and not trainer.interrupted:
-            objective, source = self._fine_tuned(
-                objective, source, images, trainer, report, n_threads
+            source = self._embedded_once(self._frozen, images, trainer, n_threads)
+        objective = self._cluster(source, trainer, report, n_threads)
+        if tunes:
+            objective = self._fine_tuned(
+                objective, source, images, before, trainer, report, n_threads
             )
-        for _ in self._answers(objective, source, trainer):
-            embedding = self._finish(objective, source, trainer)
-            if self.calibrate and not trainer.interrupted:
-                self._calibrate(embedding, source, trainer, report)
         self._warn_about_sizes()
         report.finish(lambda: self._fitted_attributes(objective, self._confidence))
 
-    def _learn(
-        self,
-        objective: Any,
-        source: Source,
-        trainer: Trainer,
-        report: CallbackReport,
-        n_threads: int,
-    ) -> None:
-        """Learn clusters of samples: pretrain, start, train."""
+    def _cluster(
+        self, source: Source, trainer: Trainer, report: CallbackReport, n_threads: int
+    ) -> Any:
+        """Learn clusters of samples: build, pretrain, start, train, finish, calibrate."""
+        objective = self._build(source, trainer).to(source.device)
         with intra_op_threads(n_threads):  # the search for neighbours is worth all of them
             views = self._make_views(source, objective, trainer)
         if hasattr(objective, "remember_samples"):
             objective.remember_samples(len(views))
-        pretrainer = self._pretrainer()
-        if pretrainer is not None and not self._goes_on():
-            pretrainer._pretrain(objective.model.embedding, views, trainer, report)
-        if trainer.has_reached("clustering"):
-            trainer.restore("clustering", objective)
-        elif not self._goes_on():
-            self._start(objective, source, views, trainer, report)
-        self._train(objective, source, views, trainer, report)
-        self._settle(objective, source, views, trainer)
-
-    def _answer(self, objective: Any, source: Source, trainer: Trainer) -> None:
-        """Set the fitted attributes, without calibration."""
+        pretrainer, goes_on = self._pretrainer(), self._goes_on()
+        try:
+            if pretrainer is not None and not goes_on:
+                pretrainer._pretrain(objective.model.embedding, views, trainer, report)
+            if trainer.has_reached("clustering"):
+                trainer.restore("clustering", objective)
+            elif not goes_on:
+                self._start(objective, source, views, trainer, report)
+            self._train(objective, source, views, trainer, report)
+            self._settle(objective, source, views, trainer)
+        except DivergenceError:
+            for _ in self._answers(objective, source, trainer):
+                self._finish(objective, source, trainer)
+            self._warn_about_sizes()
+            raise
         for _ in self._answers(objective, source, trainer):
-            self._finish(objective, source, trainer)
+            embedding = self._finish(objective, source, trainer)
+            if self.calibrate and not trainer.interrupted:
+                self._calibrate(embedding, source, trainer, report)
+        if not goes_on and "selected_stage_" not in self._FITTED:
+            self.__dict__.pop("selected_stage_", None)  # of an earlier fit
+        return objective
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
         """Fit and return the cluster of every sample of X, ``labels_``.
@@ -244,7 +241,7 @@ class DeepClusterer(PredictingEstimator):
             )
         if learns:
             return None
-        if self.views not in ("auto", ["neighbor"]) and not self._asks_to_fine_tune():
+        if self.views not in ("auto", ["neighbor"]) and not self._may_fine_tune():
             raise ValueError(
                 f"views={self.views!r} are made while a backbone learns, but this one arrives "
                 "trained and is used as it came. Set fine_tune=True, or leave views='auto'."
@@ -252,9 +249,11 @@ class DeepClusterer(PredictingEstimator):
         with OwnDraws(0):  # of weights that those that were learned replace
             return frozen_backbone(source, self._backbone_in_use(source.device), self.pretrained)
 
-    def _asks_to_fine_tune(self) -> bool:
-        """Whether the user says in so many words that the backbone is to learn."""
-        return self.fine_tune != "auto" and bool(self.fine_tune)
+    def _may_fine_tune(self) -> bool:
+        """Whether a backbone that arrives trained may learn: of "auto", where it costs little."""
+        if self.fine_tune == "auto":
+            return choose_device(self.device).type != "cpu"
+        return bool(self.fine_tune)
 
     def _check_same_backbone(self, source: Source) -> None:
         """Refuse to go on, with features that an earlier fit has learned, from others."""
@@ -280,111 +279,118 @@ class DeepClusterer(PredictingEstimator):
         is_module = isinstance(self.backbone, nn.Module)
         return is_pretrained(self.backbone, self.pretrained) and (said or not is_module)
 
-    def _embedded_once(self, frozen: FrozenBackbone, source: Source, trainer: Trainer) -> Source:
+    def _embedded_once(
+        self, frozen: FrozenBackbone, source: Source, trainer: Trainer, n_threads: int
+    ) -> Source:
         """Return what the frozen backbone makes of the samples, as a source of its own."""
         countdown = Countdown("embedding", len(source), trainer.say)
-        features = trainer.agreed(torch.from_numpy(embed_once(source, frozen, countdown)))
+        with intra_op_threads(n_threads):
+            embedded = embed_once(source, frozen, countdown)
+        features = trainer.agreed(torch.from_numpy(embedded))
         return open_array(features.cpu().numpy(), source.device)
 
     def _tunes(self) -> bool:
         """Whether a backbone that arrived trained is to be fine-tuned in this fit."""
-        return self._frozen is not None and self._asks_to_fine_tune() and not self._goes_on()
+        return self._frozen is not None and self._may_fine_tune() and not self._goes_on()
 
     def _fine_tuned(
         self,
         objective: Any,
         source: Source,
         images: Source,
+        before: dict[str, Any],
         trainer: Trainer,
         report: CallbackReport,
         n_threads: int,
-    ) -> tuple[Any, Source]:
-        """Fine-tune the backbone, cluster its features anew, and return what is better separated.
+    ) -> Any:
+        """Fine-tune the backbone, cluster anew, and return what is better separated.
 
-        That is what was passed, too, if fine-tuning diverged or was interrupted.
+        ``before`` is all that this estimator was before it learned clusters: from there it sets out
+        once more, and what it has become is put back where that came to nothing better.
         """
-        self._answer(objective, source, trainer)
-        before = dict(vars(self))
-        again, features, is_better = objective, source, False
+        first = {"selected_stage_": "clustering", **vars(self)}
+        better = None
         try:
-            with suppress(DivergenceError):  # none of the user's rates is to blame
-                self._frozen = self._tuned_backbone(objective, images, trainer, report, n_threads)
-                if not trainer.interrupted:
-                    again, features = self._learned_anew(images, trainer, report, n_threads)
-                if not trainer.interrupted:
-                    self._answer(again, features, trainer)
-                    labels = before["labels_"], self.labels_
-                    is_better = self._is_better(labels, objective, source, again, features, trainer)
+            if not trainer.interrupted:
+                self._become(before)
+                better = self._clustered_anew(
+                    first, objective, source, images, trainer, report, n_threads
+                )
+        except (DivergenceError, MemoryError) as error:
+            warn(
+                f"The backbone is used as it came, for fine-tuning it has failed: {error}",
+                ConvergenceWarning,
+            )
         finally:
-            if not is_better:
-                self.__dict__.clear()
-                self.__dict__.update(before)
-        if not is_better:
-            trainer.say("fine-tuning is taken back: the clusters are no better separated")
-            self.selected_stage_ = before.get("selected_stage_", "clustering")
-            return objective, source
-        self.selected_stage_ = "fine-tuning"
-        return again, features
+            if better is None:
+                self._become(first)
+        return objective if better is None else better
 
-    def _tuned_backbone(
+    def _clustered_anew(
         self,
+        first: dict[str, Any],
         objective: Any,
+        source: Source,
         images: Source,
         trainer: Trainer,
         report: CallbackReport,
         n_threads: int,
-    ) -> FrozenBackbone:
-        """Return a copy of the backbone that has learned to tell these images apart."""
-        assert self._frozen is not None  # or there would be nothing to tune
-        precision = choose_precision(self.precision, images.device, images.sample_shape)
-        tuning = trainer.aside(["fine-tuning"], precision=precision, verbose=trainer.verbose)
+    ) -> Any | None:
+        """Return an objective for features of the fine-tuned backbone, if it is a better one."""
+        frozen = first["_frozen"]
+        tuning = trainer.aside(
+            ["fine-tuning", *self._round()],
+            precision=choose_precision(self.precision, images.device, images.sample_shape),
+            verbose=trainer.verbose,
+        )
+        generator = tuning.generator("views of images")
         with intra_op_threads(n_threads):
-            generator = trainer.generator("views of images")
-            views, self.views_ = build_views(
-                images, self._frozen.prepare, self._most_clusters(), generator, self.views
+            views, names = build_views(
+                images, frozen.prepare, self._most_clusters(), generator, self.views
             )
-            contrast = self._default_pretraining
-            try:
-                return fine_tuned(self._frozen, objective.model, contrast, views, tuning, report)
-            finally:
-                trainer.take_over(tuning)
-
-    def _learned_anew(
-        self, images: Source, trainer: Trainer, report: CallbackReport, n_threads: int
-    ) -> tuple[Any, Source]:
-        """Embed the images once more, and learn clusters of their features from the beginning."""
-        assert self._frozen is not None
-        views = self.views_
-        with intra_op_threads(n_threads):
-            features = self._embedded_once(self._frozen, images, trainer)
-        anew = trainer.aside(self._learning_phases(), verbose=trainer.verbose)
-        objective = self._build(features, anew).to(features.device)
-        try:
-            self._learn(objective, features, anew, report, n_threads)
-        finally:
-            trainer.take_over(anew)
-        self.views_ = views
-        return objective, features
-
-    def _is_better(
-        self,
-        labels: tuple[NDArray[np.int64], NDArray[np.int64]],
-        objective: Any,
-        source: Source,
-        again: Any,
-        features: Source,
-        trainer: Trainer,
-    ) -> bool:
-        """Whether clusters of fine-tuned features are better separated than those before."""
+            self._frozen = fine_tuned(
+                frozen,
+                objective.model,
+                self._default_pretraining,
+                views,
+                self.batch_size,
+                tuning,
+                report,
+            )
+        if tuning.interrupted:
+            return None
+        features = self._embedded_once(self._frozen, images, trainer, n_threads)
+        anew = trainer.aside(self._round(), verbose=trainer.verbose)
+        again = self._cluster(features, anew, report, n_threads)
+        if anew.interrupted:
+            return None
         rows = evenly_spaced(len(source), GRAPH_ROWS)
-        before, after = (torch.from_numpy(found)[rows].to(source.device) for found in labels)
+        before, after = (
+            torch.from_numpy(self._labels_to_judge(state, first))[rows].to(source.device)
+            for state in (first, self.__dict__)
+        )
         better = separates_better(
             {"plain": before, "tuned": after},
             prepared_rows(objective.model.prepare, source, rows),
             prepared_rows(again.model.prepare, features, rows),
             self._most_clusters(),
         )
-        return bool(trainer.agreed(torch.tensor(better)))
+        if not trainer.agreed(torch.tensor(better)):
+            trainer.say("fine-tuning is taken back: the clusters are no better separated")
+            return None
+        self.history_ = [*tuning.history, *self.history_]
+        self.views_, self.selected_stage_ = names, "fine-tuning"
+        return again
+
+    def _become(self, state: dict[str, Any]) -> None:
+        """Set all attributes, and no others."""
+        self.__dict__.clear()
+        self.__dict__.update(state)
+
+    def _labels_to_judge(self, state: dict[str, Any], first: dict[str, Any]) -> NDArray[np.int64]:
+        """Return the labels of a state that are to be compared with those of the first."""
+        labels: NDArray[np.int64] = state["labels_"]
+        return labels
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
@@ -439,7 +445,11 @@ class DeepClusterer(PredictingEstimator):
     def _projector(self) -> MakeProjector | None:
         """Return what makes a projector, if anything teaches it before clusters depend on it."""
         pretrainer = self._pretrainer()
-        return None if pretrainer is None else pretrainer._make_projector
+        if pretrainer is None:
+            return None
+        # Nothing teaches a layer on a backbone that arrives trained and goes straight to the heads.
+        untaught = pretrainer.max_epochs == 0 and self._sees_images() and self._arrives_trained()
+        return None if untaught else pretrainer._make_projector
 
     def _make_networks(self, model: ClusterModel) -> nn.Module:
         return self._make_objective(model)
@@ -466,19 +476,17 @@ class DeepClusterer(PredictingEstimator):
             answer["_confidence"].check(n_clusters, widths)
 
     def _phases(self) -> list[str]:
-        phases = self._learning_phases()
-        if self._tunes():
-            phases = [*phases, "fine-tuning", *phases]
-        return [*phases, "calibration"] if self.calibrate else phases
+        phases = self._round()
+        return [*phases, "fine-tuning", *phases] if self._tunes() else phases
 
-    def _learning_phases(self) -> list[str]:
+    def _round(self) -> list[str]:
         """Return the names of the phases in which clusters are learned."""
         phases = self._own_phases()
         if self._goes_on():
             phases = [phase for phase in phases if phase != "start"]
         if self._pretrainer() is not None and not self._goes_on():
             phases = ["pretraining", *phases]
-        return phases
+        return [*phases, "calibration"] if self.calibrate else phases
 
     def _own_phases(self) -> list[str]:
         """Return the names of the phases that belong to the method."""

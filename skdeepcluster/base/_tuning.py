@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
-from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe
+from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe, given
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import choose_partition, side_by_side
@@ -14,7 +15,7 @@ from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, FrozenBackbon
 from skdeepcluster.numerics import nearest_neighbors
 from skdeepcluster.training import Trainer
 
-# Few steps at a low rate: the weights are to learn these images, and to forget nothing.
+# Few passes at a low rate: the weights are to learn these images, and to forget nothing.
 TUNING = Recipe(
     batch_size=64, learning_rate=1e-4, samples_per_step=8, image_epochs=2, fewest_image_steps=64
 )
@@ -41,6 +42,7 @@ def fine_tuned(
     model: ClusterModel,
     contrast: type[Pretrainer],
     views: PairedViews,
+    batch_size: int | str,
     trainer: Trainer,
     report: CallbackReport,
 ) -> FrozenBackbone:
@@ -55,6 +57,8 @@ def fine_tuned(
         The pretraining by which to learn.
     views : PairedViews
         Of the images.
+    batch_size : int or "auto"
+        How many of them at a time, at most.
     trainer : Trainer
         Runs a phase named "fine-tuning".
     report : CallbackReport
@@ -66,14 +70,14 @@ def fine_tuned(
         encoder.projector,
         encoder.embedding_dim,
     )
-    n = len(views)
-    batch_size = min(TUNING.batch_size, n)
+    affordable = min(TUNING.batch_size, int(given(batch_size, TUNING.batch_size)), len(views))
     method = contrast().set_params(
-        batch_size=TUNING.batch_size,
-        max_epochs=TUNING.epochs(n, batch_size),
+        batch_size=affordable,
+        max_epochs=TUNING.epochs(len(views), affordable),
         learning_rate=TUNING.learning_rate,
     )
     method._pretrain(network, views, trainer, report, phase="fine-tuning")
+    tuned.zero_grad()
     return tuned.requires_grad_(False)
 
 
@@ -92,6 +96,9 @@ def separates_better(
         Of the backbone as it came, and as it is now.
     n_clusters : int
     """
+    n_before, n_after = (len(torch.unique(partitions[name])) for name in ("plain", "tuned"))
+    if n_after < n_before:
+        return False  # what has lost a cluster is separated easily
     both = side_by_side(features, tuned_features)
     _, graph = nearest_neighbors(both, GRAPH_EDGES)
     return choose_partition(partitions, features, tuned_features, graph, n_clusters) == "tuned"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -116,11 +116,12 @@ class StableClusterDiscrimination(DeepClusterer):
         Whether to train on confident predictions after the stage. The result is kept only if it
         separates the samples better and loses no cluster.
     fine_tune : bool or "auto", default="auto"
-        Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. "auto"
-        is False: every image is embedded once, and clusters are learned from the features as from
-        an array. True then fine-tunes it by contrast, embeds and clusters once more, and keeps what
-        is better separated (`selected_stage_`). A module is taken to be trained if this is not
-        "auto". Without trained weights the backbone always learns.
+        Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. By such
+        a one every image is embedded once, and clusters are learned from the features as from an
+        array. True, which "auto" is on an accelerator, then fine-tunes it by contrast, embeds and
+        clusters once more, and keeps what is better separated (`selected_stage_`). A module is
+        taken to be trained if this is not "auto". Without trained weights the backbone always
+        learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -186,7 +187,7 @@ class StableClusterDiscrimination(DeepClusterer):
     selected_stage_ : {"clustering", "refinement", "features", "fine-tuning"}
         The stage whose result was kept; "features" is k-means on them (of images on their pixels),
         where none came to anything better. "fine-tuning" is all of it on a backbone that
-        `fine_tune=True` made learn.
+        arrived trained and was fine-tuned.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
@@ -413,8 +414,8 @@ class StableClusterDiscrimination(DeepClusterer):
             self._pretrainer() or self._default_pretraining()
         )._make_projector  # the stage itself teaches it
 
-    def _phases(self) -> list[str]:
-        phases = super()._phases()
+    def _round(self) -> list[str]:
+        phases = super()._round()
         if self.calibrate:  # once for each number of clusters
             phases += ["calibration"] * (len(self._counts()) - 1)
         return phases
@@ -619,6 +620,11 @@ class StableClusterDiscrimination(DeepClusterer):
         images = self._sees_images()  # pixels are no measure
         X = embedding if images else prepared_rows(objective.model.prepare, source, rows)
         return judge_heads(objective.candidates, embedding, X)
+
+    def _labels_to_judge(self, state: dict[str, Any], first: dict[str, Any]) -> NDArray[np.int64]:
+        """Return those for the number of clusters that was best first."""
+        labels: NDArray[np.int64] = state["_by_count"][first["n_clusters_"]]["labels_"]
+        return labels
 
     def _answers(
         self, objective: DiscriminationObjective, source: Source, trainer: Trainer

@@ -107,10 +107,11 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         cluster: 1 is the estimate of the generator, more exaggerates (classifier-free guidance).
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained`, a folder or a module) goes on
-        learning. "auto" is False: every image is embedded once, and clusters are learned from the
-        features as from an array. True then fine-tunes it by contrast, embeds and clusters once
-        more, and keeps what is better separated (`selected_stage_`). Without trained weights, or
-        with a `pretraining` of your own, the backbone always learns.
+        learning. By such a one every image is embedded once, and clusters are learned from the
+        features as from an array. True, which "auto" is on an accelerator, then fine-tunes it by
+        contrast, embeds and clusters once more, and keeps what is better separated
+        (`selected_stage_`). Without trained weights, or with a `pretraining` of your own, the
+        backbone always learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -176,8 +177,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     labels_ : ndarray of shape (n_samples,), int64
         Cluster of each training sample, numbered from zero without gaps.
     selected_stage_ : {"clustering", "fine-tuning"}
-        Whether the backbone was kept as it came or as fine-tuned; where `fine_tune=True` made it
-        learn.
+        Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
+        was fine-tuned.
     cluster_sizes_ : ndarray of shape (n_clusters,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)

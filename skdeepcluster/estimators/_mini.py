@@ -79,11 +79,11 @@ class MiniClustering(TwoStageClusterer):
     fine_tune : bool or "auto", default="auto"
         Whether the encoder is trained along with the heads. "auto" is True for images on an
         accelerator, as in the paper. Where the encoder is not trained along, neighbours are the
-        other views. Of a backbone that arrives trained (`pretrained`, a folder or a module) "auto"
-        is False: every image is embedded once, and clusters are learned from the features as from
-        an array. True then fine-tunes it by contrast, embeds and clusters once more, and keeps what
-        is better separated (`selected_stage_`). To train it by the heads, as published, pass a
-        `pretraining`, of no epochs if need be.
+        other views. By a backbone that arrives trained (`pretrained`, a folder or a module) every
+        image is embedded once, and clusters are learned from the features as from an array. True,
+        which "auto" is on an accelerator, then fine-tunes it by contrast, embeds and clusters once
+        more, and keeps what is better separated (`selected_stage_`). To train it by the heads, as
+        published, pass a `pretraining`, of no epochs if need be.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -144,8 +144,8 @@ class MiniClustering(TwoStageClusterer):
     labels_ : ndarray of shape (n_samples,), int64
         Cluster of each training sample, numbered from zero without gaps.
     selected_stage_ : {"clustering", "fine-tuning"}
-        Whether the backbone was kept as it came or as fine-tuned; where `fine_tune=True` made it
-        learn.
+        Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
+        was fine-tuned.
     cluster_sizes_ : ndarray of shape (n_clusters,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)

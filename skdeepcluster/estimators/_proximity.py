@@ -79,11 +79,12 @@ class ProximityDeepClustering(DeepClusterer):
         Weight of the distance between codes and their centroids, relative to the reconstruction of
         what the centroids are decoded to; 0 turns it off.
     fine_tune : bool or "auto", default="auto"
-        Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. "auto"
-        is False: every image is embedded once, and clusters are learned from the features as from
-        an array. True then fine-tunes it by contrast, embeds and clusters once more, and keeps what
-        is better separated (`selected_stage_`). A module is taken to be trained if this is not
-        "auto". Without trained weights the backbone always learns.
+        Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. By such
+        a one every image is embedded once, and clusters are learned from the features as from an
+        array. True, which "auto" is on an accelerator, then fine-tunes it by contrast, embeds and
+        clusters once more, and keeps what is better separated (`selected_stage_`). A module is
+        taken to be trained if this is not "auto". Without trained weights the backbone always
+        learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
@@ -133,8 +134,8 @@ class ProximityDeepClustering(DeepClusterer):
     labels_ : ndarray of shape (n_samples,), int64
         Cluster of each training sample, numbered from zero without gaps.
     selected_stage_ : {"clustering", "fine-tuning"}
-        Whether the backbone was kept as it came or as fine-tuned; where `fine_tune=True` made it
-        learn.
+        Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
+        was fine-tuned.
     cluster_sizes_ : ndarray of shape (n_clusters,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
@@ -301,6 +302,7 @@ class ProximityDeepClustering(DeepClusterer):
 
     def _make_views(self, source: Source, objective: Any, trainer: Trainer) -> PairedViews:
         """Return the samples as they are: of each there is one view only."""
+        self.__dict__.pop("views_", None)  # by which an earlier fit has fine-tuned its backbone
         if not self._sees_images():
             source = SelectedSource(source, self._trained_rows(source, trainer))
         return AugmentedViews(source, objective.model.prepare, [unchanged])

@@ -122,12 +122,6 @@ class Trainer:
             verbose=verbose,
         )
 
-    def take_over(self, other: Trainer) -> None:
-        """Put on record what another trainer has done, as if it had been done here."""
-        self.history += other.history
-        self.n_skipped_steps += other.n_skipped_steps
-        self.interrupted |= other.interrupted
-
     def generator(self, purpose: str) -> torch.Generator:
         """Return a generator of its own for each purpose, the same after a resume."""
         return generator_for(self.seed, purpose)

@@ -1,6 +1,9 @@
 """A backbone that arrives trained is fine-tuned where that is asked for, and kept if it helped."""
 
+import dataclasses
 import pickle
+import signal
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import skdeepcluster
 from skdeepcluster import ProximityDeepClustering
 from skdeepcluster.base import _clusterer, _tuning
 from skdeepcluster.exceptions import DivergenceError
-from tests.callback_helpers import InterruptIn, KillAfter, Killed, Watcher, ctrl_c_is_heard
+from tests.callback_helpers import InterruptIn, KillAfter, Killed, ctrl_c_is_heard
 from tests.instances import LOST_CLUSTERS, METHODS
 
 pytestmark = LOST_CLUSTERS
@@ -32,8 +35,8 @@ def convolutions():
 
 
 def tuning(method, **parameters):
-    parameters = {"backbone": convolutions(), "fine_tune": True, "max_epochs": 2} | parameters
-    return clone(method).set_params(n_clusters=2, **parameters)
+    usual = {"backbone": convolutions(), "fine_tune": True, "max_epochs": 2, "n_clusters": 2}
+    return clone(method).set_params(**(usual | parameters))
 
 
 def weights(model):
@@ -86,6 +89,34 @@ def test_what_does_not_is_taken_back(method, judged):
     assert getattr(model, "views_", None) == getattr(expected, "views_", None)
 
 
+def test_a_fit_that_goes_back_to_kmeans_is_taken_back_whole(judged, monkeypatch):
+    judged(False)
+    monkeypatch.setattr(_clusterer, "choose_partition", lambda *_: "plain")
+    for method in METHODS.values():
+        model = tuning(method, n_clusters=4).fit(IMAGES)
+        expected = tuning(method, n_clusters=4, fine_tune=False).fit(IMAGES)
+        np.testing.assert_array_equal(model.labels_, expected.labels_)
+        np.testing.assert_array_equal(model.predict_proba(IMAGES), expected.predict_proba(IMAGES))
+
+
+def test_the_best_number_of_clusters_is_judged_and_all_are_kept(monkeypatch):
+    seen = []
+
+    def judge(partitions, *_):
+        seen.append(partitions)
+        return True
+
+    monkeypatch.setattr(_clusterer, "separates_better", judge)
+    model = tuning(METHODS["one stage"], n_clusters=[2, 3]).fit(IMAGES)
+    (partitions,) = seen
+    first = tuning(METHODS["one stage"], n_clusters=[2, 3], fine_tune=False).fit(IMAGES)
+    np.testing.assert_array_equal(partitions["plain"], first.labels_)
+    after = model.choose(first.n_clusters_)
+    np.testing.assert_array_equal(partitions["tuned"], after.labels_)
+    for k in (2, 3):
+        np.testing.assert_array_equal(model.choose(k).predict(IMAGES), model.choose(k).labels_)
+
+
 def test_the_next_fit_forgets_the_stage(judged):
     judged(True)
     model = tuning(METHODS["default"]).fit(IMAGES)
@@ -95,21 +126,32 @@ def test_the_next_fit_forgets_the_stage(judged):
 
 def test_warm_starts_tune_no_more(judged):
     judged(True)
+    once = tuning(METHODS["default"]).fit(IMAGES)
     model = tuning(METHODS["default"], warm_start=True).fit(IMAGES)
+    np.testing.assert_array_equal(model.predict_proba(IMAGES), once.predict_proba(IMAGES))
     tuned = weights(model)
     model.fit(IMAGES)
     assert torch.equal(weights(model), tuned)
     assert "fine-tuning" not in {record["phase"] for record in model.history_}
+    assert model.selected_stage_ == "fine-tuning"
 
 
-def test_phases_are_announced_and_recorded(judged):
-    judged(True)
-    watcher = Watcher()
-    model = tuning(METHODS["default"]).set_callbacks(watcher).fit(IMAGES)
-    learning = ["pretraining", "start", "clustering"]
-    expected = [*learning, "fine-tuning", *learning, "calibration"]
-    recorded = [record["phase"] for record in model.history_]
-    assert [name for at, name in enumerate(recorded) if recorded[at - 1 : at] != [name]] == expected
+LEARNING = ["pretraining", "start", "clustering", "calibration"]
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_phases_are_announced_and_what_is_kept_is_recorded(judged, better, capsys):
+    judged(better)
+    model = tuning(METHODS["default"], verbose=1)
+    model.fit(IMAGES)
+    said = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    announced = [name for name, _ in groupby(said) if name in [*LEARNING, "fine-tuning"]]
+    assert announced == [*LEARNING, "fine-tuning", *LEARNING]
+    assert len(model._phases()) == len(announced)
+    phases = [record["phase"] for record in model.history_]
+    expected = ["fine-tuning", *LEARNING] if better else LEARNING
+    assert list(dict.fromkeys(phases)) == expected
+    assert model.n_iter_ == model.max_epochs_ == 2
 
 
 def test_callbacks_score_with_the_backbone_of_the_moment(judged):
@@ -118,34 +160,87 @@ def test_callbacks_score_with_the_backbone_of_the_moment(judged):
     tuning(METHODS["default"]).set_callbacks(monitor).fit(IMAGES)
 
 
-@pytest.mark.parametrize("phase", ["fine-tuning"])
-def test_ctrl_c_leaves_what_the_backbone_as_it_came_has_led_to(phase):
-    model = tuning(METHODS["default"]).set_callbacks(InterruptIn(phase))
+class InterruptLast:
+    """Press Ctrl-C at the end of the last epoch of a phase, when it comes for the nth time."""
+
+    def __init__(self, phase, number=1):
+        self.phase, self.number = phase, number
+
+    def setup(self, estimator, context):
+        self.begun = 0
+
+    def teardown(self, estimator, context): ...
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun += context.task_name == self.phase
+
+    def on_fit_task_end(self, estimator, context):
+        phase = context.parent
+        if context.task_name != "epoch" or phase.task_name != self.phase:
+            return
+        if self.begun == self.number and context.task_id + 1 == phase.max_subtasks:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("phase", "press"),
+    [
+        ("fine-tuning", InterruptIn("fine-tuning")),
+        ("fine-tuning", InterruptLast("fine-tuning")),
+        ("clustering", InterruptLast("clustering", 2)),
+    ],
+    ids=["first epoch", "last epoch", "second clustering"],
+)
+def test_ctrl_c_leaves_what_the_backbone_as_it_came_has_led_to(phase, press):
+    model = tuning(METHODS["default"]).set_callbacks(press)
     with ctrl_c_is_heard(), pytest.warns(ConvergenceWarning, match=f"Interrupted .* {phase}"):
         model.fit(IMAGES)
     assert torch.equal(weights(model), as_it_came())
     np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
     assert model.selected_stage_ == "clustering"
+    assert [record["phase"] for record in model.history_][-1] == "calibration"
 
 
-def test_so_do_divergence_and_errors(monkeypatch):
-    def diverge(*_):
-        raise DivergenceError("not finite")
+@pytest.mark.parametrize("error", [DivergenceError, MemoryError])
+@pytest.mark.parametrize("at", ["fine_tuned", "choose_precision"])
+def test_what_fails_is_warned_of(error, at, monkeypatch):
+    def fail(*_):
+        raise error("not finite")
 
-    monkeypatch.setattr(_clusterer, "fine_tuned", diverge)
-    model = tuning(METHODS["default"]).fit(IMAGES)
+    monkeypatch.setattr(_clusterer, at, fail)
+    model = tuning(METHODS["default"])
+    with pytest.warns(ConvergenceWarning, match="used as it came, for fine-tuning it has failed"):
+        model.fit(IMAGES)
     assert (model.selected_stage_, len(model.labels_)) == ("clustering", len(IMAGES))
+    assert torch.equal(weights(model), as_it_came())
 
+
+def test_rates_that_are_far_too_high_are_survived(monkeypatch):
+    monkeypatch.setattr(_tuning, "TUNING", dataclasses.replace(_tuning.TUNING, learning_rate=1e38))
+    model = tuning(METHODS["default"])
+    with pytest.warns(ConvergenceWarning, match="used as it came"):
+        model.fit(IMAGES)
+    assert torch.equal(weights(model), as_it_came())
+    np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
+
+
+def test_an_error_leaves_the_first_result(monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.undo()
     monkeypatch.setattr(_clusterer, "separates_better", stop)
     model = tuning(METHODS["default"])
     with pytest.raises(KeyboardInterrupt):
         model.fit(IMAGES)
     assert torch.equal(weights(model), as_it_came())
     np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
+    assert model.n_iter_ == sum(record["phase"] == "clustering" for record in model.history_) == 2
+
+
+def test_no_gradients_are_kept(judged):
+    judged(True)
+    model = tuning(METHODS["default"]).fit(IMAGES)
+    assert all(weight.grad is None for weight in model._frozen.parameters())
 
 
 def test_a_fit_that_was_killed_tunes_again(judged, tmp_path):
@@ -172,3 +267,9 @@ def test_both_kinds_of_features_are_the_judges():
     assert _tuning.separates_better(partitions, noise, clear, 2)
     assert not _tuning.separates_better({"plain": y, "tuned": other}, clear, noise, 2)
     assert not _tuning.separates_better({"plain": y, "tuned": y}, clear, clear, 2)
+
+
+def test_a_lost_cluster_is_no_better_separation():
+    y = torch.arange(200) % 2
+    mixed = y[:, None] + torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    assert not _tuning.separates_better({"plain": y, "tuned": 0 * y}, mixed, mixed, 2)

@@ -329,15 +329,18 @@ WIRES = {
         ),
     ],
 }
+# A backbone that arrives trained is trained by the method itself.
+BY_THE_HEADS = {"pretraining": SimCLR(max_epochs=0), "fine_tune": True}
+ROUND = ["pretraining", "start", "clustering", "calibration"]
 # The same for images: what they get where nothing is said, and what features do not show.
 IMAGE_WIRES = {
     MiniClustering: [
         (
-            {"fine_tune": True},
+            BY_THE_HEADS,
             {
                 "candidate_partitions.init": "kmeans",
                 "frozen_backbone.backbone": None,
-                "ran": ["clustering", "calibration"],
+                "ran": ["pretraining", "clustering", "calibration"],
             }
             | objective(
                 "MiniObjective",
@@ -363,7 +366,18 @@ IMAGE_WIRES = {
             ),
         ),
         (
-            {"init": "merged", "fine_tune": True},
+            {"fine_tune": True},
+            {
+                "frozen_backbone.backbone": BACKBONE,
+                "MiniObjective.fine_tune": False,
+                "fine-tuning.batch_size": min(64, len(IMAGES)),
+                "fine-tuning.rate 0": 1e-4,
+                "ran": [*ROUND, "fine-tuning", *ROUND],
+            },
+        ),
+        ({"fine_tune": True, "batch_size": 17}, {"fine-tuning.batch_size": 17}),
+        (
+            {"init": "merged", **BY_THE_HEADS},
             {"candidate_partitions.init": "merged"},
         ),
         (
@@ -395,7 +409,7 @@ IMAGE_WIRES = {
     GenerativeCalibrationClustering: [
         ({}, {"frozen_backbone.backbone": BACKBONE}),
         (
-            {"generated_ratio": 0.0, "fine_tune": True},
+            {"generated_ratio": 0.0, **BY_THE_HEADS},
             {
                 "frozen_backbone.backbone": None,
                 "GenerativeObjective.discrepancy_weight": 1.0,
@@ -423,7 +437,7 @@ def handed(monkeypatch):
             bound = inspect.signature(original).bind(*args, **kwargs)
             bound.apply_defaults()
             arguments = {**bound.arguments, **bound.arguments.get("state", {})}
-            if arguments.get("phases") == ["teaching"]:  # beside the fit
+            if f"{getter}.phases" in record:  # that of the fit comes first, others are beside it
                 arguments = {}
             for argument, value in arguments.items():
                 record[f"{getter}.{argument}"] = value
