@@ -138,8 +138,7 @@ class StableClusterDiscrimination(DeepClusterer):
         were near (doc/guide/features_or_images.md). Feature arrays have neighbours only.
     pretraining : "auto", transformer or None, default=None
         What teaches the encoder all the same before the one stage: a transformer of
-        :mod:`skdeepcluster.pretraining`, or ``SimCLR()`` if "auto", unless the backbone comes with
-        weights and is fine-tuned.
+        :mod:`skdeepcluster.pretraining`, or ``SimCLR()`` if "auto".
     max_epochs : int or "auto", default="auto"
         Passes over the data; 0 keeps the start. "auto" is about 300 steps for feature arrays, fewer
         for small ones, and 40 passes for images (the paper: 400 to 800). The last one is kept.

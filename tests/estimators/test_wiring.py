@@ -400,7 +400,10 @@ IMAGE_WIRES = {
             },
         ),
         ({"init": "kmeans"}, {"candidate_partitions.init": "kmeans"}),
-        ({"fine_tune": False}, {"frozen_backbone.backbone": BACKBONE}),
+        (
+            {"fine_tune": False},
+            {"frozen_backbone.backbone": BACKBONE, "ran": ["clustering", "calibration"]},
+        ),
     ],
     ProximityDeepClustering: [
         ({}, {"frozen_backbone.backbone": None}),
