@@ -42,6 +42,8 @@ OWN_WORDS = {
     "pretraining": [StableClusterDiscrimination],
     "cluster_sizes_": [StableClusterDiscrimination],
     "cluster_centers_": [StableClusterDiscrimination],
+    # It has more stages.
+    "selected_stage_": [StableClusterDiscrimination],
     # What learns where nothing arrives trained differs.
     "fine_tune": CLUSTERERS,
     # It has another head to fall back on.

@@ -47,6 +47,11 @@ GENERATING = {
     "learning_rate": 1e-4,
     "calibrate": False,
 }
+TWO_KINDS = IMAGES // 2
+TWO_KINDS[::2, :, :4] += 127
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    TUNED = {"backbone": nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten())}
 SMALL = {"backbone": "test_resnet", "batch_size": 32, "max_epochs": 2}
 
 
@@ -161,6 +166,10 @@ FITS = {
     "calibrated images": (
         CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),
         IMAGES,
+    ),
+    "fine-tuned images": (
+        MiniClustering(2, **TUNED, fine_tune=True, pretraining=None, calibrate=False),
+        TWO_KINDS,
     ),
     "one stage images": (StableClusterDiscrimination(3, **SMALL), IMAGES),
     "byol images": (BYOL(**SMALL), IMAGES),
