@@ -31,6 +31,10 @@ from skdeepcluster.numerics import centroid_silhouette
 Labels = dict[str, Tensor]
 
 
+# The finer merger by all neighbours that views are drawn from, as it was before.
+EARLIER = "fine, more neighbours"
+
+
 class Candidates(Exception):
     """Carries the candidate starts, and what they are judged by, out of a fit."""
 
@@ -49,11 +53,27 @@ def stop_at_the_choice(*arguments: Any) -> str:
     raise Candidates(*arguments)
 
 
+def both_mergers(
+    embedding: Tensor, n_parts: int, neighbors: Tensor, n_clusters: int, generator: torch.Generator
+) -> Labels:
+    """Stand in for the finer merger: that one, and the earlier one of the same parts."""
+    state = generator.get_state()
+    arguments = (embedding, n_parts, neighbors, n_clusters, generator)
+    found = _start.finer_merger(*arguments)
+    generator.set_state(state)
+    with patch.object(_start, "FINE_NEIGHBORS", neighbors.shape[1]):
+        earlier = _start.finer_merger(*arguments)
+    return found | ({EARLIER: earlier["fine"]} if earlier else {})
+
+
 def prepare(task: Task, seed: int) -> Case:
     k = task.n_clusters
     kmeans = KMeans(k, n_init=10, random_state=seed).fit_predict(task.X)
     try:
-        with patch("skdeepcluster.base._two_stage.choose_partition", stop_at_the_choice):
+        with (
+            patch("skdeepcluster.base._two_stage.choose_partition", stop_at_the_choice),
+            patch("skdeepcluster.base._two_stage.finer_merger", both_mergers),
+        ):
             MiniClustering(k, random_state=seed).fit(task.X)
     except Candidates as stopped:
         arguments = stopped.args
@@ -61,13 +81,16 @@ def prepare(task: Task, seed: int) -> Case:
     return Case(task, arguments, ari, adjusted_rand_score(task.y, kmeans))
 
 
-def ours(case: Case, weight: float = 6.0, margin: float = 0.1) -> str:
+def ours(case: Case, weight: float = 6.0, margin: float = 0.1, without: str = EARLIER) -> str:
+    candidates, *others = case.arguments
+    candidates = {name: y for name, y in candidates.items() if name != without}
     with patch.multiple(_start, SILHOUETTE_WEIGHT=weight, MARGIN=margin):
-        return _start.choose_partition(*case.arguments)
+        return _start.choose_partition(candidates, *others)
 
 
 def by_score(case: Case, score: Callable[[Case, Tensor], float], names: tuple[str, ...]) -> str:
-    candidates = {name: y for name, y in case.arguments[0].items() if not names or name in names}
+    found = {name: y for name, y in case.arguments[0].items() if name != EARLIER}
+    candidates = {name: y for name, y in found.items() if not names or name in names}
     return max(candidates, key=lambda name: score(case, candidates[name]))
 
 
@@ -89,6 +112,7 @@ RULES: dict[str, Callable[[Case], str]] = {
     "silhouette on the features, of all": partial(by_score, score=silhouette_of_features, names=()),
     "inner edges, of all": partial(by_score, score=inner_edges, names=()),
     "ours": ours,
+    "ours, finer merger by more neighbours": partial(ours, without="fine"),
     "ours, no margin": partial(ours, margin=-math.inf),
     "ours, margin .3": partial(ours, margin=0.3),
     "ours, silhouette half": partial(ours, weight=3.0),

@@ -638,7 +638,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "base/test_fine_tuning.py",
         [
             ("self.__dict__.clear()", "pass"),
-            ("self._become(first)", "pass"),
+            ('self._become({"selected_stage_": "clustering", **first.attributes})', "pass"),
             ('self.__dict__.pop("selected_stage_", None)', "pass"),
             ("self._become(before)", "pass"),
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,7 +36,7 @@ from skdeepcluster.base._start import (
     plain_partition,
     teach_encoder,
 )
-from skdeepcluster.base._tuning import fine_tuned, separates_better
+from skdeepcluster.base._tuning import Round, second_round
 from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
@@ -61,7 +61,6 @@ from skdeepcluster.training import (
     Countdown,
     Trainer,
     choose_device,
-    choose_precision,
     intra_op_threads,
 )
 
@@ -129,9 +128,8 @@ class DeepClusterer(PredictingEstimator):
             source = self._embedded_once(self._frozen, images, trainer, n_threads)
         objective = self._cluster(source, trainer, report, n_threads)
         if tunes:
-            objective = self._fine_tuned(
-                objective, source, images, before, trainer, report, n_threads
-            )
+            first = Round(objective, source, dict(vars(self)))
+            objective = self._fine_tuned(first, images, before, trainer, report, n_threads)
         self._warn_about_sizes()
         report.finish(lambda: self._fitted_attributes(objective, self._confidence))
 
@@ -295,8 +293,7 @@ class DeepClusterer(PredictingEstimator):
 
     def _fine_tuned(
         self,
-        objective: Any,
-        source: Source,
+        first: Round,
         images: Source,
         before: dict[str, Any],
         trainer: Trainer,
@@ -306,16 +303,13 @@ class DeepClusterer(PredictingEstimator):
         """Fine-tune the backbone, cluster anew, and return what is better separated.
 
         ``before`` is all that this estimator was before it learned clusters: from there it sets out
-        once more, and what it has become is put back where that came to nothing better.
+        once more, and what the first round has made of it is put back where that was no worse.
         """
-        first = {"selected_stage_": "clustering", **vars(self)}
         better = None
         try:
             if not trainer.interrupted:
                 self._become(before)
-                better = self._clustered_anew(
-                    first, objective, source, images, trainer, report, n_threads
-                )
+                better = second_round(self, first, images, trainer, report, n_threads)
         except (DivergenceError, MemoryError) as error:
             warn(
                 f"The backbone is used as it came, for fine-tuning it has failed: {error}",
@@ -323,71 +317,17 @@ class DeepClusterer(PredictingEstimator):
             )
         finally:
             if better is None:
-                self._become(first)
-        return objective if better is None else better
-
-    def _clustered_anew(
-        self,
-        first: dict[str, Any],
-        objective: Any,
-        source: Source,
-        images: Source,
-        trainer: Trainer,
-        report: CallbackReport,
-        n_threads: int,
-    ) -> Any | None:
-        """Return an objective for features of the fine-tuned backbone, if it is a better one."""
-        frozen = first["_frozen"]
-        tuning = trainer.aside(
-            ["fine-tuning", *self._round()],
-            precision=choose_precision(self.precision, images.device, images.sample_shape),
-            verbose=trainer.verbose,
-        )
-        generator = tuning.generator("views of images")
-        with intra_op_threads(n_threads):
-            views, names = build_views(
-                images, frozen.prepare, self._most_clusters(), generator, self.views
-            )
-            self._frozen = fine_tuned(
-                frozen,
-                objective.model,
-                self._default_pretraining,
-                views,
-                self.batch_size,
-                tuning,
-                report,
-            )
-        if tuning.interrupted:
-            return None
-        features = self._embedded_once(self._frozen, images, trainer, n_threads)
-        anew = trainer.aside(self._round(), verbose=trainer.verbose)
-        again = self._cluster(features, anew, report, n_threads)
-        if anew.interrupted:
-            return None
-        rows = evenly_spaced(len(source), GRAPH_ROWS)
-        before, after = (
-            torch.from_numpy(self._labels_to_judge(state, first))[rows].to(source.device)
-            for state in (first, self.__dict__)
-        )
-        better = separates_better(
-            {"plain": before, "tuned": after},
-            prepared_rows(objective.model.prepare, source, rows),
-            prepared_rows(again.model.prepare, features, rows),
-            self._most_clusters(),
-        )
-        if not trainer.agreed(torch.tensor(better)):
-            trainer.say("fine-tuning is taken back: the clusters are no better separated")
-            return None
-        self.history_ = [*tuning.history, *self.history_]
-        self.views_, self.selected_stage_ = names, "fine-tuning"
-        return again
+                self._become({"selected_stage_": "clustering", **first.attributes})
+        return first.objective if better is None else better
 
     def _become(self, state: dict[str, Any]) -> None:
         """Set all attributes, and no others."""
         self.__dict__.clear()
         self.__dict__.update(state)
 
-    def _labels_to_judge(self, state: dict[str, Any], first: dict[str, Any]) -> NDArray[np.int64]:
+    def _labels_to_judge(
+        self, state: Mapping[str, Any], first: Mapping[str, Any]
+    ) -> NDArray[np.int64]:
         """Return the labels of a state that are to be compared with those of the first."""
         labels: NDArray[np.int64] = state["labels_"]
         return labels

@@ -8,6 +8,8 @@ from typing import Any
 
 from sklearn.callback import CallbackContext
 
+from skdeepcluster.exceptions import DivergenceError
+
 # Builds what a copy of the estimator needs to predict, as if fit had stopped now.
 Attributes = Callable[[], dict[str, Any]]
 
@@ -35,13 +37,17 @@ class CallbackReport:
     def phase(
         self, name: str, n_epochs: int, attributes: Attributes | None = None
     ) -> Iterator[EpochReport]:
-        """Announce a phase, give the hook for its epochs, and report its end.
+        """Announce a phase, give the hook for its epochs, and report its end, also a failed one's.
 
         Without ``attributes`` there is nothing to predict with yet, and callbacks are told so.
         """
         context = self.root.subcontext(name, max_subtasks=n_epochs)
         context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
-        yield EpochReport(self, context, attributes)
+        try:
+            yield EpochReport(self, context, attributes)
+        except (DivergenceError, MemoryError):  # after which some fits go on
+            context.call_on_fit_task_end(estimator=self.estimator, **self.data)
+            raise
         context.call_on_fit_task_end(estimator=self.estimator, **self.data)
 
     def finish(self, attributes: Attributes) -> None:

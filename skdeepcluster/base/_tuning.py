@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe, given
+from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe, Views, build_views, given
+from skdeepcluster.base._inference import prepared_rows
+from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import choose_partition, side_by_side
+from skdeepcluster.data import Source
 from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, FrozenBackbone
 from skdeepcluster.numerics import nearest_neighbors
-from skdeepcluster.training import Trainer
+from skdeepcluster.training import Trainer, choose_precision, intra_op_threads
 
 # Few passes at a low rate: the weights are to learn these images, and to forget nothing.
 TUNING = Recipe(
@@ -37,12 +44,115 @@ class _Features(nn.Module):
         return super().train(False)
 
 
+class Clusters(Protocol):
+    """What a second round asks of a clusterer."""
+
+    precision: str
+    views: Views
+    batch_size: int | str
+    history_: list[Any]
+    views_: list[str]
+    selected_stage_: str
+    _frozen: FrozenBackbone | None
+
+    def _default_pretraining(self) -> Pretrainer: ...
+
+    def _most_clusters(self) -> int: ...
+
+    def _round(self) -> list[str]: ...
+
+    def _embedded_once(
+        self, frozen: FrozenBackbone, source: Source, trainer: Trainer, n_threads: int
+    ) -> Source: ...
+
+    def _cluster(
+        self, source: Source, trainer: Trainer, report: CallbackReport, n_threads: int
+    ) -> Any: ...
+
+    def _labels_to_judge(
+        self, state: Mapping[str, Any], first: Mapping[str, Any]
+    ) -> NDArray[np.int64]: ...
+
+
+class Round(NamedTuple):
+    """What has come of learning clusters once."""
+
+    objective: Any
+
+    source: Source
+    """What was clustered: the features of a backbone."""
+
+    attributes: dict[str, Any]
+    """All of the estimator's."""
+
+
+def second_round(
+    estimator: Clusters,
+    first: Round,
+    images: Source,
+    trainer: Trainer,
+    report: CallbackReport,
+    n_threads: int,
+) -> Any | None:
+    """Fine-tune the backbone, cluster its features, and return the objective if that is better.
+
+    The estimator is then what has come of it; if None is returned it is in between.
+
+    Parameters
+    ----------
+    estimator : Clusters
+        As it was before the first round.
+    first : Round
+    images : Source
+    trainer : Trainer
+        That of the fit.
+    report : CallbackReport
+    n_threads : int
+        May be used in large operations.
+    """
+    tuning = trainer.aside(
+        ["fine-tuning", *estimator._round()],
+        precision=choose_precision(estimator.precision, images.device, images.sample_shape),
+        verbose=trainer.verbose,
+    )
+    frozen, n_clusters = first.attributes["_frozen"], estimator._most_clusters()
+    generator = tuning.generator("views of images")
+    with intra_op_threads(n_threads):
+        views, names = build_views(images, frozen.prepare, n_clusters, generator, estimator.views)
+        contrast = estimator._default_pretraining().set_params(batch_size=estimator.batch_size)
+        tuned = fine_tuned(frozen, first.objective.model, contrast, views, tuning, report)
+    if tuning.interrupted:
+        return None
+    estimator._frozen = tuned
+    source = estimator._embedded_once(tuned, images, trainer, n_threads)
+    anew = trainer.aside(estimator._round(), verbose=trainer.verbose)
+    objective = estimator._cluster(source, anew, report, n_threads)
+    if anew.interrupted:
+        return None
+    rows = judged_rows(len(source))
+    before, after = (
+        torch.from_numpy(estimator._labels_to_judge(state, first.attributes))[rows]
+        for state in (first.attributes, vars(estimator))
+    )
+    better = separates_better(
+        {"plain": before.to(source.device), "tuned": after.to(source.device)},
+        prepared_rows(first.objective.model.prepare, first.source, rows),
+        prepared_rows(objective.model.prepare, source, rows),
+        n_clusters,
+    )
+    if not trainer.agreed(torch.tensor(better)):
+        trainer.say("fine-tuning is taken back: the clusters are no better separated")
+        return None
+    estimator.history_ = [*tuning.history, *estimator.history_]
+    estimator.views_, estimator.selected_stage_ = names, "fine-tuning"
+    return objective
+
+
 def fine_tuned(
     frozen: FrozenBackbone,
     model: ClusterModel,
-    contrast: type[Pretrainer],
+    contrast: Pretrainer,
     views: PairedViews,
-    batch_size: int | str,
     trainer: Trainer,
     report: CallbackReport,
 ) -> FrozenBackbone:
@@ -53,12 +163,10 @@ def fine_tuned(
     frozen : FrozenBackbone
     model : ClusterModel
         Was trained on its features: their gradient comes through a copy of its encoder.
-    contrast : type
-        The pretraining by which to learn.
+    contrast : Pretrainer
+        By which to learn; its batches are not exceeded.
     views : PairedViews
         Of the images.
-    batch_size : int or "auto"
-        How many of them at a time, at most.
     trainer : Trainer
         Runs a phase named "fine-tuning".
     report : CallbackReport
@@ -70,13 +178,14 @@ def fine_tuned(
         encoder.projector,
         encoder.embedding_dim,
     )
-    affordable = min(TUNING.batch_size, int(given(batch_size, TUNING.batch_size)), len(views))
-    method = contrast().set_params(
-        batch_size=affordable,
-        max_epochs=TUNING.epochs(len(views), affordable),
+    affordable = int(given(contrast.batch_size, TUNING.batch_size))
+    batch_size = min(TUNING.batch_size, affordable, len(views))
+    contrast.set_params(
+        batch_size=batch_size,
+        max_epochs=TUNING.epochs(len(views), batch_size),
         learning_rate=TUNING.learning_rate,
     )
-    method._pretrain(network, views, trainer, report, phase="fine-tuning")
+    contrast._pretrain(network, views, trainer, report, phase="fine-tuning")
     tuned.zero_grad()
     return tuned.requires_grad_(False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from numbers import Integral
@@ -620,7 +620,9 @@ class StableClusterDiscrimination(DeepClusterer):
         X = embedding if images else prepared_rows(objective.model.prepare, source, rows)
         return judge_heads(objective.candidates, embedding, X)
 
-    def _labels_to_judge(self, state: dict[str, Any], first: dict[str, Any]) -> NDArray[np.int64]:
+    def _labels_to_judge(
+        self, state: Mapping[str, Any], first: Mapping[str, Any]
+    ) -> NDArray[np.int64]:
         """Return those for the number of clusters that was best first."""
         labels: NDArray[np.int64] = state["_by_count"][first["n_clusters_"]]["labels_"]
         return labels

@@ -15,7 +15,7 @@ from skdeepcluster import (
     MiniClustering,
     ProximityDeepClustering,
 )
-from skdeepcluster.base import _clusterer
+from skdeepcluster.base import _tuning
 from skdeepcluster.calibration import RegionCalibrator
 from skdeepcluster.pretraining import SimCLR
 from tests.instances import (
@@ -93,13 +93,13 @@ def test_a_backbone_that_is_left_as_it_came_lies_there_too(estimator, cuda, tmp_
 @pytest.mark.parametrize("better", [True, False])
 @pytest.mark.parametrize("estimator", [MiniClustering, ProximityDeepClustering])
 def test_one_that_is_fine_tuned_lies_there_too(estimator, better, cuda, monkeypatch):
-    judge = _clusterer.separates_better
+    judge = _tuning.separates_better
 
     def judged(*arguments):
         assert isinstance(judge(*arguments), bool)
         return better
 
-    monkeypatch.setattr(_clusterer, "separates_better", judged)
+    monkeypatch.setattr(_tuning, "separates_better", judged)
     model = brief(estimator, 1, backbone=tiny_backbone(), fine_tune=True, n_clusters=2)
     model.fit(IMAGES)
     assert model.selected_stage_ == ("fine-tuning" if better else "clustering")

@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from skdeepcluster import CalibratedDeepClustering, MiniClustering, ProximityDeepClustering
 from skdeepcluster.pretraining import SimCLR
-from tests.instances import LOST_CLUSTERS, brief
+from tests.instances import CLUSTERERS, LOST_CLUSTERS, brief
 from tests.samples import X, Y
 
 
@@ -91,10 +91,12 @@ def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, siz
 
 
 @pytest.mark.parametrize("n_judged", [2**15, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    [method for method in CLUSTERERS if method is not ProximityDeepClustering],
+)
 def test_so_does_one_on_images(method, n_judged, monkeypatch):
     monkeypatch.setattr("skdeepcluster.base._clusterer.GRAPH_ROWS", n_judged)
-    if isinstance(method, ProximityDeepClustering):
-        pytest.skip("it does not go back on images")
     pixels, _ = load_digits(n_class=3, return_X_y=True)
     images = (pixels[:150] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     kept = []
@@ -104,7 +106,7 @@ def test_so_does_one_on_images(method, n_judged, monkeypatch):
         return "plain"
 
     monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", plain)
-    model = brief(type(method), 3, pretraining=SimCLR(max_epochs=3)).fit(images)
+    model = brief(method, 3, pretraining=SimCLR(max_epochs=3)).fit(images)
     (expected,) = kept
     if n_judged < len(images):  # the others follow them
         assert adjusted_rand_score(kmeans_on(pixels[:150]), model.labels_) > 0.8

@@ -52,7 +52,7 @@ def judged(monkeypatch):
     """Return a function that decides what the judge says."""
 
     def say(better):
-        monkeypatch.setattr(_clusterer, "separates_better", lambda *_: better)
+        monkeypatch.setattr(_tuning, "separates_better", lambda *_: better)
 
     return say
 
@@ -106,7 +106,7 @@ def test_the_best_number_of_clusters_is_judged_and_all_are_kept(monkeypatch):
         seen.append(partitions)
         return True
 
-    monkeypatch.setattr(_clusterer, "separates_better", judge)
+    monkeypatch.setattr(_tuning, "separates_better", judge)
     model = tuning(METHODS["one stage"], n_clusters=[2, 3]).fit(IMAGES)
     (partitions,) = seen
     first = tuning(METHODS["one stage"], n_clusters=[2, 3], fine_tune=False).fit(IMAGES)
@@ -207,7 +207,7 @@ def test_what_fails_is_warned_of(error, at, monkeypatch):
     def fail(*_):
         raise error("not finite")
 
-    monkeypatch.setattr(_clusterer, at, fail)
+    monkeypatch.setattr(_tuning, at, fail)
     model = tuning(METHODS["default"])
     with pytest.warns(ConvergenceWarning, match="used as it came, for fine-tuning it has failed"):
         model.fit(IMAGES)
@@ -215,11 +215,30 @@ def test_what_fails_is_warned_of(error, at, monkeypatch):
     assert torch.equal(weights(model), as_it_came())
 
 
+class Phases:
+    """Note which phases have begun and ended."""
+
+    def setup(self, estimator, context):
+        self.begun, self.ended = [], []
+
+    def teardown(self, estimator, context): ...
+
+    def on_fit_task_begin(self, estimator, context):
+        if context.parent is not None and context.task_name != "epoch":
+            self.begun.append(context.task_name)
+
+    def on_fit_task_end(self, estimator, context):
+        if context.parent is not None and context.task_name != "epoch":
+            self.ended.append(context.task_name)
+
+
 def test_rates_that_are_far_too_high_are_survived(monkeypatch):
     monkeypatch.setattr(_tuning, "TUNING", dataclasses.replace(_tuning.TUNING, learning_rate=1e38))
-    model = tuning(METHODS["default"])
+    phases = Phases()
+    model = tuning(METHODS["default"]).set_callbacks(phases)
     with pytest.warns(ConvergenceWarning, match="used as it came"):
         model.fit(IMAGES)
+    assert phases.begun == phases.ended == [*LEARNING, "fine-tuning"]
     assert torch.equal(weights(model), as_it_came())
     np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
 
@@ -228,7 +247,7 @@ def test_an_error_leaves_the_first_result(monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_clusterer, "separates_better", stop)
+    monkeypatch.setattr(_tuning, "separates_better", stop)
     model = tuning(METHODS["default"])
     with pytest.raises(KeyboardInterrupt):
         model.fit(IMAGES)
