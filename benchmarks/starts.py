@@ -84,13 +84,17 @@ def prepare(task: Task, seed: int) -> Case:
 def ours(case: Case, weight: float = 6.0, margin: float = 0.1, without: str = EARLIER) -> str:
     candidates, *others = case.arguments
     candidates = {name: y for name, y in candidates.items() if name != without}
-    with patch.multiple(_start, SILHOUETTE_WEIGHT=weight, MARGIN=margin):
-        return _start.choose_partition(candidates, *others)
+    with patch.object(_start, "SILHOUETTE_WEIGHT", weight):
+        return _start.choose_partition(candidates, *others, margin=margin)
+
+
+def own(case: Case) -> Labels:
+    """Return the candidates that a fit has."""
+    return {name: y for name, y in case.arguments[0].items() if name != EARLIER}
 
 
 def by_score(case: Case, score: Callable[[Case, Tensor], float], names: tuple[str, ...]) -> str:
-    found = {name: y for name, y in case.arguments[0].items() if name != EARLIER}
-    candidates = {name: y for name, y in found.items() if not names or name in names}
+    candidates = {name: y for name, y in own(case).items() if not names or name in names}
     return max(candidates, key=lambda name: score(case, candidates[name]))
 
 
@@ -118,7 +122,7 @@ RULES: dict[str, Callable[[Case], str]] = {
     "ours, silhouette half": partial(ours, weight=3.0),
     "ours, silhouette twice": partial(ours, weight=12.0),
     "ours, no silhouette": partial(ours, weight=0.0),
-    "the best candidate": lambda case: max(case.ari, key=lambda name: case.ari[name]),
+    "the best candidate": lambda case: max(own(case), key=lambda name: case.ari[name]),
 }
 
 
@@ -145,7 +149,7 @@ def main() -> None:
             for table, value in (
                 (scores, ari),
                 (gains, ari - case.kmeans),
-                (regrets, max(case.ari.values()) - ari),
+                (regrets, max(case.ari[name] for name in own(case)) - ari),
             ):
                 table.setdefault(case.task.family, []).append(value)
         gains = {family: np.array(values) for family, values in gains.items()}
