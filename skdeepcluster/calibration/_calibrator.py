@@ -18,7 +18,14 @@ from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, 
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes, overruled
 from skdeepcluster.data import check_targets, unpack
 from skdeepcluster.numerics import full_digits
-from skdeepcluster.training import MAX_SEED, SilentHook, Trainer, intra_op_threads, undisturbed
+from skdeepcluster.training import (
+    MAX_SEED,
+    SilentHook,
+    Trainer,
+    choose_device,
+    intra_op_threads,
+    undisturbed,
+)
 
 Features = NDArray[np.float64] | NDArray[np.float32]
 INFERENCE_ROWS = 2**13
@@ -40,6 +47,9 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
     n_voters : int, default=16
         Number of independent partitions; more make the probabilities less noisy, at a cost in
         proportion.
+    device : str or torch.device, default="auto"
+        Where the partitions are made and the head learns: "auto" is CUDA where there is a device,
+        else Apple's MPS, else the CPU. Predictions need no device.
     random_state : int, RandomState instance or None, default=None
         Source of the randomness of the partitions. It is not passed to the clusterer.
 
@@ -96,10 +106,12 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         clusterer: Any,
         *,
         n_voters: int = 16,
+        device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.clusterer = clusterer
         self.n_voters = n_voters
+        self.device = device
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
@@ -121,11 +133,13 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not a finite array of at least two feature vectors, or n_voters is below 1.
+            If X is not a finite array of at least two feature vectors, n_voters is below 1, or the
+            device is not there.
         TypeError
             If the clusterer has neither ``predict`` nor ``labels_``, or n_voters is no integer.
         """
         check_scalar(self.n_voters, "n_voters", Integral, min_val=1)
+        device = choose_device(self.device)
         X = unpack(X)
         features = self._check(X, reset=True)
         check_targets(y, len(features))
@@ -136,7 +150,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         self._mean = features.mean(axis=0, dtype=np.float64)
         scale = np.sqrt(features.var(axis=0, dtype=np.float64).mean())
         self._scale = scale if scale > 0 else 1.0
-        self._head = self._fit_head(features, torch.from_numpy(codes))
+        self._head = self._fit_head(features, torch.from_numpy(codes), device)
         self.expected_accuracy_ = float(self._head.mean_confidence)
         self.expected_accuracy_interval_ = accuracy_interval(self.expected_accuracy_)
         return self
@@ -218,23 +232,26 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         return torch.from_numpy(((features - self._mean) / self._scale).astype(np.float32))
 
     @undisturbed()
-    def _fit_head(self, features: Features, columns: Tensor) -> ConfidenceHead:
+    def _fit_head(
+        self, features: Features, columns: Tensor, device: torch.device
+    ) -> ConfidenceHead:
         trainer = Trainer(
             ["calibration"],
-            device=torch.device("cpu"),
+            device=device,
             precision="32-true",
             seed=int(check_random_state(self.random_state).randint(MAX_SEED)),
         )
         generator = trainer.generator("votes")
         rows = torch.randperm(len(features), generator=generator)[:MOST_ROWS]
-        prepared, n_classes = self._prepare(features[rows.numpy()]), len(self.classes_)
+        prepared, n_classes = self._prepare(features[rows.numpy()]).to(device), len(self.classes_)
         with intra_op_threads(1):  # as in the clusterers: the products are small
-            labels = columns[rows]
+            labels = columns[rows].to(device)
             votes = collect_votes(
                 prepared, labels, n_classes, self.n_voters, generator, project=True
             )
             votes = overruled(votes, prepared, labels, n_classes, generator)
-            return fit_confidence([prepared], votes, labels, n_classes, trainer, SilentHook())
+            head = fit_confidence([prepared], votes, labels, n_classes, trainer, SilentHook())
+        return head.cpu()  # a product so small is soonest done where the features are
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_head")

@@ -185,9 +185,10 @@ def _plus_plus(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor
         candidates = candidates.clamp_(max=len(X) - 1)
         distances = _squared_distances(X, norms, candidates)
         distances = torch.minimum(distances, closest[:, None], out=distances)
-        best = distances.sum(dim=0).argmin()
-        chosen[j] = candidates[best]
-        closest = distances[:, best]
+        # Indices with an axis: one without makes the host wait for an accelerator.
+        best = distances.sum(dim=0).argmin(dim=0, keepdim=True)
+        chosen[j : j + 1] = candidates[best]
+        closest = distances[:, best][:, 0]
     return X[chosen]
 
 
@@ -199,29 +200,35 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
     n_clusters = len(centers)
     norms = X.square().sum(dim=1)
     labels, distances = nearest_center(X, centers)
+    counts = label_counts(labels, n_clusters)
     sums = _cluster_sums(X, labels, n_clusters)
-    n_iter = 0
+    smallest, n_iter = counts.min().item(), 0
     for _ in range(max_iter):
         n_iter += 1
-        counts = label_counts(labels, n_clusters)
         means = _means(sums, counts, X.dtype)
-        _repair_empty(X, means, counts, distances, norms)
-        shift = (means - centers).square().sum().item()
+        if smallest == 0:
+            _repair_empty(X, means, counts, distances, norms)
+        shift = (means - centers).square().sum()
         centers, previous = means, labels
         labels, distances = nearest_center(X, centers)
-        moved = (labels != previous).nonzero()[:, 0]
-        if shift <= threshold or not len(moved):
+        counts, moved = label_counts(labels, n_clusters), labels != previous
+        # All that the host has to know, at once: it waits for an accelerator each time.
+        known = torch.stack([shift, moved.count_nonzero(), counts.min()])
+        length, n_moved, smallest = known.tolist()
+        if length <= threshold or not n_moved:
             break
-        sums = _sums_after(moved, X, sums, previous, labels)
+        # Which samples have moved, an accelerator would have to be waited for.
+        if X.device.type == "cpu" and 2 * n_moved < len(X):
+            sums = _sums_after(moved, X, sums, previous, labels)
+        else:
+            sums = _cluster_sums(X, labels, n_clusters)
     inertia = (distances + norms).clamp_(min=0).sum(dtype=_widest_dtype(X.device)).item()
     return KMeansResult(centers, labels, inertia, n_iter)
 
 
 def _sums_after(moved: Tensor, X: Tensor, sums: Tensor, previous: Tensor, labels: Tensor) -> Tensor:
     """Return the sums of the clusters after some samples have moved; most stay where they are."""
-    n_clusters = len(sums)
-    if 2 * len(moved) >= len(X) or sums.dtype != torch.float64:  # no digits to lose
-        return _cluster_sums(X, labels, n_clusters)
+    n_clusters, moved = len(sums), moved.nonzero()[:, 0]
     rows = X[moved]
     gained = _cluster_sums(rows, labels[moved], n_clusters)
     return sums + gained - _cluster_sums(rows, previous[moved], n_clusters)
@@ -232,9 +239,8 @@ def _repair_empty(
 ) -> None:
     """Move the centres of empty clusters onto the samples farthest from their own centre."""
     empty = (counts == 0).nonzero()[:, 0]
-    if len(empty):
-        farthest = (distances + norms).topk(len(empty)).indices
-        means[empty] = X[farthest]
+    farthest = (distances + norms).topk(len(empty)).indices
+    means[empty] = X[farthest]
 
 
 def _widest_dtype(device: torch.device) -> torch.dtype:

@@ -16,7 +16,7 @@ from skdeepcluster import (
     ProximityDeepClustering,
 )
 from skdeepcluster.base import _tuning
-from skdeepcluster.calibration import RegionCalibrator
+from skdeepcluster.calibration import RegionCalibrator, _calibrator
 from skdeepcluster.pretraining import SimCLR
 from tests.instances import (
     CLUSTERERS,
@@ -120,9 +120,20 @@ def test_fits_go_on_from_a_checkpoint_and_from_a_file(estimator, cuda, tmp_path)
         assert next(loaded._model.parameters()).device == cuda
 
 
-def test_another_clusterer_is_calibrated_beside_it(cuda):
+def test_another_clusterer_is_calibrated_there(cuda, monkeypatch):
+    devices, vote = set(), _calibrator.collect_votes
+
+    def watched(X, *arguments, **options):
+        devices.add(X.device)
+        return vote(X, *arguments, **options)
+
+    monkeypatch.setattr(_calibrator, "collect_votes", watched)
     calibrator = RegionCalibrator(KMeans(3, random_state=0), random_state=0).fit(X)
-    assert calibrator.predict_proba(X).shape == (len(X), 3)
+    assert devices == {cuda}
+    found = pickle.loads(pickle.dumps(calibrator)).predict_proba(X)
+    expected = clone(calibrator).set_params(device="cpu").fit(X).predict_proba(X)
+    assert devices == {cuda, torch.device("cpu")}
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 # Waits per step that each method may have: one more, and a fast card has nothing to do.

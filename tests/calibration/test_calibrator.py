@@ -401,6 +401,12 @@ def test_a_wrong_number_of_voters_is_refused(n_voters, error):
         RegionCalibrator(kmeans(), n_voters=n_voters).fit(X)
 
 
+@pytest.mark.parametrize("device", ["gpu", "meta"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ValueError, match=f"device='{device}'.*'cpu'"):
+        RegionCalibrator(kmeans(), device=device).fit(X)
+
+
 @pytest.mark.parametrize("clusterer", [StandardScaler(), PCA(2)])
 def test_what_has_no_labels_is_refused(clusterer):
     with pytest.raises(TypeError, match=r"clusterer=.*neither predict nor labels_.*KMeans"):

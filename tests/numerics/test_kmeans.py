@@ -22,6 +22,7 @@ from skdeepcluster.numerics._kmeans import (
     nearest_center,
 )
 from tests.helpers import seeded
+from tests.virtual_cuda import CUDA, virtual_cuda
 
 
 def blobs(n=500, d=5, k=6, std=1.0, seed=0, dtype=torch.float64):
@@ -370,3 +371,17 @@ def test_refining_writes_to_nothing_and_draws_nothing():
     assert torch.equal(X, before)
     assert torch.equal(start, X[:6])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="waits are counted on the virtual device")
+@pytest.mark.parametrize("n_clusters", [5, 10])
+def test_an_accelerator_is_waited_for_once_an_iteration(n_clusters):
+    with virtual_cuda() as device:
+        X = digits()[:300].to(CUDA)
+        device.waits.clear()
+        run = kmeans(X, n_clusters, generator=seeded(), n_init=1)
+        # Besides: the threshold, the draws, the counts of the start and the inertia.
+        assert device.waits.total() == run.n_iter + 4
+        there = run.labels.cpu()
+    here = kmeans(digits()[:300], n_clusters, generator=seeded(), n_init=1)
+    assert torch.equal(there, here.labels)
