@@ -1,4 +1,4 @@
-"""The virtual device refuses what a real one refuses, and counts what makes the host wait."""
+"""The virtual device refuses what a real one refuses, and counts launches and waits."""
 
 import copy
 import pickle
@@ -89,3 +89,14 @@ def test_waits_are_counted(wait, n_waits, device):
     device.waits.clear()
     wait(x)
     assert device.waits.total() == n_waits
+
+
+def test_launches_are_counted(device):
+    x = torch.randn(9, device=CUDA)
+    device.launches = 0
+    x.view(3, 3).T[0].sum().item()
+    torch.empty_like(x)
+    assert device.launches == 1
+    x.add_(1).cpu()
+    torch.arange(3).to(CUDA)
+    assert device.launches == 4

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import sys
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar, Self
 from unittest import mock
 
@@ -23,7 +24,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 import skdeepcluster
-from skdeepcluster.training import _engine
+from skdeepcluster.training import _engine, _prefetch
 
 CUDA = torch.device("cuda", 0)
 PACKAGE = skdeepcluster.__file__.removesuffix("__init__.py")
@@ -35,6 +36,11 @@ WAITING = {
 }  # fmt: skip
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 COPYING = {"_to_copy", "copy_"}
+# What leaves the device nothing to compute, besides views.
+UNLAUNCHED = {
+    "_local_scalar_dense", "_unsafe_view", "empty", "empty_like", "empty_strided", "is_pinned",
+    "lift_fresh", "new_empty", "new_empty_strided",
+}  # fmt: skip
 # A tensor without axes on the CPU goes with others everywhere, but not here.
 STRICT = {"addmm", "cat", "embedding", "gather", "index_add_", "index_copy_", "index_select", "mm"}
 
@@ -127,7 +133,8 @@ class DeviceGenerator(torch.Generator):
 
     def __init__(self, device="cpu"):
         super().__init__()
-        self.place = torch.device(device)
+        with torch._C.DisableTorchFunction():  # a real one is made without
+            self.place = torch.device(device)
         if self.place.type == "cuda":
             self.there[self._cdata] = self
 
@@ -137,10 +144,12 @@ class DeviceGenerator(torch.Generator):
 
 
 class VirtualCuda(TorchDispatchMode):
-    """Computes what is on the device, refuses mixtures, and counts waits.
+    """Computes what is on the device, refuses mixtures, and counts launches and waits.
 
     Attributes
     ----------
+    launches : int
+        How often the device was given something to compute or to copy.
     waits : Counter
         By operation and line of the package, how often the host had to wait.
     waits_of_steps : Counter
@@ -149,7 +158,7 @@ class VirtualCuda(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.waits, self.waits_of_steps = Counter(), Counter()
+        self.launches, self.waits, self.waits_of_steps = 0, Counter(), Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name, kwargs = func.overloadpacket.__name__, dict(kwargs or {})
@@ -167,6 +176,7 @@ class VirtualCuda(TorchDispatchMode):
         if ours and others:
             self._refuse_mixtures(name, args, others)
         self._count_waits(name, args, kwargs, wanted)
+        self.launches += not func.is_view and name not in UNLAUNCHED
         if name == "copy_":
             target, source = args[0], args[1]
             _inside(target).copy_(_inside(source))
@@ -284,6 +294,18 @@ def _no_operation(*_, **__):
     return None
 
 
+class _NoThreads(ThreadPoolExecutor):
+    """Does at once what is asked for: another thread would know nothing of the device."""
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 @contextlib.contextmanager
 def virtual_cuda():
     """Let torch have one CUDA device."""
@@ -312,6 +334,7 @@ def virtual_cuda():
         for name in ("tensor", "as_tensor"):
             make = _making_there(getattr(torch, name))
             stack.enter_context(mock.patch.object(torch, name, make))
+        stack.enter_context(mock.patch.object(_prefetch, "ThreadPoolExecutor", _NoThreads))
         # It asks the driver.
         check = "_accelerator_graph_capture_health_check"
         patch = mock.patch.object(torch.optim.Optimizer, check, _no_operation, create=True)

@@ -239,13 +239,21 @@ class DeepClusterer(PredictingEstimator):
             )
         if learns:
             return None
-        if self.views not in ("auto", ["neighbor"]) and not self._may_fine_tune():
+        with OwnDraws(0):  # of weights that those that were learned replace
+            backbone = self._backbone_in_use(source.device)
+            frozen = frozen_backbone(source, backbone, self.pretrained)
+        may_learn = bool(frozen.teachable) and self._may_fine_tune()
+        if self.fine_tune and self.fine_tune != "auto" and not may_learn:
+            raise ValueError(
+                "fine_tune=True asks for a backbone that learns, but no parameter of this one has "
+                "requires_grad. Give it one that has, or leave fine_tune='auto'."
+            )
+        if self.views not in ("auto", ["neighbor"]) and not may_learn:
             raise ValueError(
                 f"views={self.views!r} are made while a backbone learns, but this one arrives "
                 "trained and is used as it came. Set fine_tune=True, or leave views='auto'."
             )
-        with OwnDraws(0):  # of weights that those that were learned replace
-            return frozen_backbone(source, self._backbone_in_use(source.device), self.pretrained)
+        return frozen
 
     def _may_fine_tune(self) -> bool:
         """Whether a backbone that arrives trained may learn: of "auto", where it costs little."""
@@ -289,7 +297,9 @@ class DeepClusterer(PredictingEstimator):
 
     def _tunes(self) -> bool:
         """Whether a backbone that arrived trained is to be fine-tuned in this fit."""
-        return self._frozen is not None and self._may_fine_tune() and not self._goes_on()
+        if self._frozen is None or self._goes_on():
+            return False
+        return bool(self._frozen.teachable) and self._may_fine_tune()
 
     def _fine_tuned(
         self,

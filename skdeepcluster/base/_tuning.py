@@ -171,7 +171,9 @@ def fine_tuned(
         Runs a phase named "fine-tuning".
     report : CallbackReport
     """
-    tuned = copy.deepcopy(frozen).requires_grad_(True)
+    tuned = copy.deepcopy(frozen)
+    for name in tuned.teachable:
+        tuned.backbone.get_parameter(name).requires_grad_(True)
     encoder = copy.deepcopy(model.embedding)
     network = EmbeddingNetwork(
         nn.Sequential(_Features(tuned), copy.deepcopy(model.prepare), encoder.backbone),

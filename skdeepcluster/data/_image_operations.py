@@ -1,7 +1,8 @@
 """Where the pixels of a batch of images come from: crops, turns, blurs, squares cut out.
 
-Pure functions, one parameter per sample, on the device the batch is on: parameters are tensors of
-length B, so each operation can be checked against torchvision or PIL one image at a time. Images
+Pure functions, one parameter per sample: parameters are tensors of length B on the device the batch
+is on, so each operation can be checked against torchvision or PIL one image at a time. Where pixels
+are to be read may also be told from the CPU: a GPU is then spared dozens of tiny operations. Images
 are float32 in [0, 1], of shape (B, C, H, W). Operations on colours are in ``_colour_operations``.
 
 This is the hot path of training, hence two habits: crop, resize and flip are one sampling step,
@@ -70,10 +71,12 @@ def resized_crop(
               [10.,  9.]]]])
     """
     out_height, out_width = (size, size) if isinstance(size, int) else size
-    rows = _sample_points(top, height, images.shape[-2], out_height, images)
-    columns = _sample_points(left, width, images.shape[-1], out_width, images)
+    rows = _sample_points(top, height, images.shape[-2], out_height, images.dtype)
+    columns = _sample_points(left, width, images.shape[-1], out_width, images.dtype)
     if flip is not None:
         columns = torch.where(flip[:, None], columns.flip(-1), columns)
+    points = torch.cat([rows, columns], dim=1).to(images.device, non_blocking=True)
+    rows, columns = torch.split(points, [out_height, out_width], dim=1)
     grid = torch.stack(
         [
             columns[:, None, :].expand(-1, out_height, -1),
@@ -84,10 +87,12 @@ def resized_crop(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _sample_points(start: Tensor, length: Tensor, n_in: int, n_out: int, like: Tensor) -> Tensor:
+def _sample_points(
+    start: Tensor, length: Tensor, n_in: int, n_out: int, dtype: torch.dtype
+) -> Tensor:
     """Where along one axis to read: (B, n_out) points in grid_sample's -1 to 1 coordinates."""
-    start, length = start[:, None].to(like), length[:, None].to(like)
-    centres = torch.arange(n_out, dtype=like.dtype, device=like.device) + 0.5
+    start, length = start[:, None].to(dtype), length[:, None].to(dtype)
+    centres = torch.arange(n_out, dtype=dtype, device=start.device) + 0.5
     # Kept inside the box: a resized crop repeats its own edge and never sees beyond it.
     offsets = (centres * (length / n_out) - 0.5).clamp_min(0).minimum(length - 1)
     return (start + offsets + 0.5) * (2 / n_in) - 1
@@ -206,8 +211,8 @@ def affine(images: Tensor, angle: Tensor, shear: Tensor, shift: Tensor) -> Tenso
     (shear_x, shear_y), (right, down) = shear[:, :, None].unbind(1), shift[:, :, None].unbind(1)
     # Where to read, in pixels from the centre: first what undoes the shift, then shear and rotation
     # multiplied out, then grid_sample's -1 to 1. All while small: the sum is the one large step.
-    x = torch.arange(width, device=images.device) + (1 - width) / 2 - right * width
-    y = torch.arange(height, device=images.device) + (1 - height) / 2 - down * height
+    x = torch.arange(width, device=angle.device) + (1 - width) / 2 - right * width
+    y = torch.arange(height, device=angle.device) + (1 - height) / 2 - down * height
     from_x, from_y = shear_x * (height / 2), shear_y * (width / 2)
     to_unit_x, to_unit_y = 2 / width, 2 / height
     by_column = torch.stack(
@@ -220,6 +225,8 @@ def affine(images: Tensor, angle: Tensor, shear: Tensor, shift: Tensor) -> Tenso
         ],
         dim=-1,
     )
+    parts = torch.cat([by_column, by_row], dim=1).to(images.device, non_blocking=True)
+    by_column, by_row = torch.split(parts, [width, height], dim=1)
     grid = by_column[:, None, :] + by_row[:, :, None]
     mean = images.mean(dim=(2, 3), keepdim=True)
     moved = F.grid_sample(images - mean, grid, padding_mode="zeros", align_corners=False)

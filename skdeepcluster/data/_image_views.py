@@ -237,14 +237,12 @@ class RandomImageViews:
         blurred, sigma = self._draw_blur(n, generator)
         solarized = _draw_chosen(n, self.solarize_probability, generator)
 
-        top, left, crop_height, crop_width, flip, grey, *factors = torch.stack(
-            [*crops, flip, grey, *factors]
-        ).to(images.device, non_blocking=True)
+        grey, *factors = torch.stack([grey, *factors]).to(images.device, non_blocking=True)
         blurred, sigma, solarized = (
             values.to(images.device, non_blocking=True) for values in (blurred, sigma, solarized)
         )
 
-        views = resized_crop(images, top, left, crop_height, crop_width, size, flip < self.flip)
+        views = resized_crop(images, *crops, size, flip < self.flip)
         for k in order:
             if self.jitter[k] > 0:
                 views = _JITTER[k](views, factors[k])

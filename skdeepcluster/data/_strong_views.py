@@ -256,17 +256,17 @@ def apply_operations(images: Tensor, kinds: Tensor, magnitudes: Tensor) -> Tenso
     images = images.clone()
     # Sorted by kind on the host, which so knows the sizes of the blocks without asking a GPU.
     kinds, order = kinds.sort(dim=1)
-    magnitudes = magnitudes.gather(1, order)[..., None]
-    moves = magnitudes * (kinds[..., None] == torch.arange(len(_TONES), len(_BOUNDS)))
-    order = order.to(images.device, non_blocking=True)
-    parameters = torch.cat([magnitudes, moves], dim=-1).to(images.device, non_blocking=True)
+    magnitudes = magnitudes.gather(1, order)
+    moves = magnitudes[..., None] * (kinds[..., None] == torch.arange(len(_TONES), len(_BOUNDS)))
+    order, magnitudes = (v.to(images.device, non_blocking=True) for v in (order, magnitudes))
 
     for step, kind in enumerate(kinds):
         sizes = kind.clamp_max(len(_TONES)).bincount(minlength=len(_TONES) + 1).tolist()
         *blocks, last = torch.split(order[step], sizes)
-        *drawn, move = torch.split(parameters[step], sizes)
+        *drawn, _ = torch.split(magnitudes[step], sizes)
         for (operation, _), block, magnitude in zip(_TONES, blocks, drawn, strict=True):
-            images.index_copy_(0, block, operation(images[block], magnitude[:, 0]))
-        moved = affine(images[last], move[:, 1], move[:, 2:4], move[:, 4:])
+            images.index_copy_(0, block, operation(images[block], magnitude))
+        move = moves[step, len(kind) - len(last) :]
+        moved = affine(images[last], move[:, 0], move[:, 1:3], move[:, 3:])
         images.index_copy_(0, last, moved)
     return images

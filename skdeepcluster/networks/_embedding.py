@@ -107,6 +107,12 @@ class FrozenBackbone(nn.Module):
         Normalises the channels of prepared images, and maps them to features.
     width : int
         How many features.
+
+    Attributes
+    ----------
+    teachable : list of str
+        Names of the parameters of the backbone that asked for gradients: what may learn where it is
+        fine-tuned. What its owner has frozen may not.
     """
 
     def __init__(self, prepare: nn.Module, backbone: nn.Module, width: int) -> None:
@@ -114,6 +120,7 @@ class FrozenBackbone(nn.Module):
         self.prepare = prepare
         self.backbone = backbone
         self.width = width
+        self.teachable = [name for name, p in backbone.named_parameters() if p.requires_grad]
         self.requires_grad_(False)
         self.eval()
 

@@ -1,5 +1,6 @@
 """What holds for every fit that ends, however odd the data or the parameters."""
 
+import copy
 import re
 import warnings
 
@@ -25,7 +26,7 @@ def flat_backbone(channels):
 
 def heads_own(model, data):
     """Return the softmax of the head that knows best, without the votes."""
-    objective = model._objective.eval()
+    objective = copy.deepcopy(model._objective).eval().cpu()
     with torch.no_grad():
         embedding = objective.model.embed(torch.from_numpy(data))
         logits = objective.model.head(embedding)

@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 
+from skdeepcluster.training import choose_device
 from tests.callback_helpers import Watcher
 from tests.instances import fitted
 from tests.samples import X, Y
@@ -16,7 +17,7 @@ def test_history_has_one_record_per_epoch(estimator):
     assert len(clustering) == estimator.n_iter_ > 0
     assert [r["epoch"] for r in clustering] == list(range(estimator.n_iter_))
     assert all(np.isfinite(r["loss"]) and r["seconds"] > 0 for r in estimator.history_)
-    assert estimator.device_ == "cpu"
+    assert estimator.device_ == str(choose_device("auto"))
 
 
 def test_the_phases_announced_are_those_that_run(method):

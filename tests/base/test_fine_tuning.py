@@ -40,7 +40,7 @@ def tuning(method, **parameters):
 
 
 def weights(model):
-    return torch.cat([p.detach().flatten() for p in model._frozen.backbone.parameters()])
+    return torch.cat([p.detach().cpu().flatten() for p in model._frozen.backbone.parameters()])
 
 
 def as_it_came():
@@ -254,6 +254,27 @@ def test_an_error_leaves_the_first_result(monkeypatch):
     assert torch.equal(weights(model), as_it_came())
     np.testing.assert_array_equal(model.predict(IMAGES), model.labels_)
     assert model.n_iter_ == sum(record["phase"] == "clustering" for record in model.history_) == 2
+
+
+def test_what_its_owner_has_frozen_stays(judged):
+    judged(True)
+    backbone = convolutions()
+    backbone[0].requires_grad_(False)
+    model = tuning(METHODS["default"], backbone=backbone).fit(IMAGES)
+    as_before = dict(backbone.named_parameters())
+    now = {name.split(".", 1)[1]: p.cpu() for name, p in model._frozen.backbone.named_parameters()}
+    changed = {name for name, p in now.items() if not torch.equal(p, as_before[name])}
+    assert changed == {"1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize("backbone", [nn.Flatten(), convolutions().requires_grad_(False)])
+def test_where_nothing_may_learn_nothing_is_tuned(backbone, monkeypatch):
+    with pytest.raises(ValueError, match=r"fine_tune=True.*no parameter.*'auto'"):
+        tuning(METHODS["default"], backbone=backbone).fit(IMAGES)
+    # Wherever fits are fast, "auto" fine-tunes what can be.
+    monkeypatch.setattr(_clusterer.DeepClusterer, "_may_fine_tune", lambda self: True)
+    model = tuning(METHODS["default"], backbone=backbone, fine_tune="auto").fit(IMAGES)
+    assert not hasattr(model, "selected_stage_")
 
 
 def test_no_gradients_are_kept(judged):

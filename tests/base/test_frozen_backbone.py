@@ -63,10 +63,10 @@ def assert_trained(model):
 
 def features():
     """Return what the backbone makes of the images, as a fit sees them."""
-    model = MiniClustering(3, random_state=0, backbone=Counting(), max_epochs=0, calibrate=False)
-    model.fit(IMAGES)
+    model = frozen(METHODS["default"], max_epochs=0, calibrate=False).fit(IMAGES)
     with torch.no_grad():
-        return model._frozen(torch.from_numpy(IMAGES)).numpy()
+        there = torch.from_numpy(IMAGES).to(next(model._frozen.parameters()).device)
+        return model._frozen(there).cpu().numpy()
 
 
 def frozen(method, **parameters):

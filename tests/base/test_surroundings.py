@@ -39,7 +39,7 @@ class Noisy(nn.Module):
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, x):
-        return self.dropout(self.linear(x)).relu() + torch.rand(1)
+        return self.dropout(self.linear(x)).relu() + torch.rand(1, device=x.device)
 
 
 def answers(estimator, X, seed=0, **parameters):

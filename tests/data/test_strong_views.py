@@ -24,6 +24,7 @@ from skdeepcluster.data._strong_views import (
     posterize,
 )
 from tests.helpers import seeded
+from tests.virtual_cuda import CUDA, virtual_cuda
 
 N_KINDS = len(_TONES) + len(_MOVES)
 
@@ -347,3 +348,20 @@ def test_bad_parameters_are_named(parameters):
 def test_bad_images_are_named():
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\); got shape \(3, 8, 8\)"):
         StrongImageViews()(torch.rand(3, 8, 8), seeded())
+
+
+# A launch more is some microseconds of the host, which a fast card waits for.
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counted on the virtual device")
+@pytest.mark.parametrize(
+    ("views", "most"), [(RandomImageViews(), 66), (StrongImageViews(), 395)], ids=["weak", "strong"]
+)
+def test_an_accelerator_is_asked_for_little_and_never_waited_for(views, most):
+    images = random_images(64)
+    with virtual_cuda() as device:
+        there = images.to(CUDA)
+        device.launches = 0
+        device.waits.clear()
+        found = views(there, seeded())
+        assert device.launches <= most
+        assert not device.waits
+        assert torch.equal(found.cpu(), views(images, seeded()))

@@ -158,7 +158,7 @@ def assert_same(a, b):
     elif isinstance(a, nn.Module):
         state, other = a.state_dict(), b.state_dict()
         assert list(state) == list(other)
-        assert all(torch.equal(state[key], other[key]) for key in state)
+        assert all(torch.equal(state[key].cpu(), other[key].cpu()) for key in state)
         assert all(state[key].dtype == other[key].dtype for key in state)
         assert a.training == b.training
     elif isinstance(a, DeepClusterer | Pretrainer):

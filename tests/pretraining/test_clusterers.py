@@ -19,6 +19,7 @@ from skdeepcluster import (
     StableClusterDiscrimination,
 )
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from skdeepcluster.training import choose_device
 from tests.instances import TAKING_A_PRETRAINING
 from tests.pretraining.pretraining_helpers import (
     EPOCHS,
@@ -113,7 +114,7 @@ def test_what_a_fit_decides_as_a_whole_is_the_clusterers(method, tmp_path):
     )
     model = clusterer(pretraining=method).fit(X)
     np.testing.assert_array_equal(model.transform(X), expected.transform(X))
-    assert model.device_ == "cpu"
+    assert model.device_ == str(choose_device("auto"))
     assert not (tmp_path / "none").exists()
 
 
@@ -214,7 +215,8 @@ def test_a_clusterer_goes_on_from_a_trained_backbone(case, fine_tune):
         n_clusters=2, backbone=backbone, pretraining=None, max_epochs=0, fine_tune=fine_tune
     ).fit(data)
     with torch.no_grad():
-        features = backbone(model._model.prepare(torch.from_numpy(data))).flatten(1)
+        there = torch.from_numpy(data).to(next(backbone.parameters()).device)
+        features = backbone(model._model.prepare(there)).flatten(1).cpu()
     if clustering._frozen is not None:  # as an array would be
         features -= features.mean(dim=0)
     expected = nn.functional.normalize(features, dim=1).numpy()

@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.pipeline import make_pipeline
 
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
+from skdeepcluster.training import choose_device
 from tests.instances import PRETRAINERS
 from tests.pretraining.pretraining_helpers import EPOCHS, METHODS, image_backbone, phases
 from tests.samples import IMAGES, NOISE, X, Y
@@ -73,7 +74,7 @@ def test_history_has_one_record_per_epoch(case):
     assert [record["epoch"] for record in model.history_] == list(range(EPOCHS))
     assert all(np.isfinite(r["loss"]) and r["learning_rate"] >= 0 for r in model.history_)
     assert model.n_iter_ == EPOCHS
-    assert model.device_ == "cpu"
+    assert model.device_ == str(choose_device("auto"))
 
 
 def test_lines_are_printed_on_request(method, capsys):
