@@ -148,6 +148,8 @@ class VirtualCuda(TorchDispatchMode):
 
     Attributes
     ----------
+    doubles : int
+        How many tensors of float64 lay on the device.
     launches : int
         How often the device was given something to compute or to copy.
     waits : Counter
@@ -158,7 +160,8 @@ class VirtualCuda(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.launches, self.waits, self.waits_of_steps = 0, Counter(), Counter()
+        self.doubles, self.launches = 0, 0
+        self.waits, self.waits_of_steps = Counter(), Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name, kwargs = func.overloadpacket.__name__, dict(kwargs or {})
@@ -195,6 +198,7 @@ class VirtualCuda(TorchDispatchMode):
         result = func(*_mapped(_inside, args), **inside)
         if not stays:
             return result
+        self.doubles += sum(t.dtype == torch.float64 for t in _tensors([result]))
         result = _mapped(DeviceTensor, result)
         if ours and (func.is_view or func._schema.is_mutable):
             return return_and_correct_aliasing(func, args, kwargs, result)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeepcluster.numerics import evenly_spaced
+from skdeepcluster.numerics import evenly_spaced, widest_dtype
 
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
@@ -165,7 +165,7 @@ def open_array(
     if as_it_lies:
         return ResidentSource(move(torch.from_numpy(array), device))
     # Converted in parts, because the copies on the way take memory that nobody has counted.
-    dtype = torch.from_numpy(np.empty(0, stored_dtype(array))).dtype
+    dtype = move(torch.from_numpy(np.empty(0, stored_dtype(array))), device).dtype
     data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)
     for index in torch.split(torch.arange(len(array)), COPIED_ROWS):
         data[index[0] : index[-1] + 1] = source.rows(index)
@@ -174,8 +174,8 @@ def open_array(
 
 def move(batch: Tensor, device: torch.device) -> Tensor:
     """Bring a batch to a device without making the host wait for it."""
-    if device.type == "mps" and batch.dtype == torch.float64:
-        batch = batch.float()  # Apple's devices have nothing wider
+    if batch.dtype == torch.float64:
+        batch = batch.to(widest_dtype(device))
     if device.type == "cuda" and batch.device.type == "cpu":
         return batch.pin_memory().to(device, non_blocking=True)
     return batch.to(device)
@@ -196,7 +196,7 @@ def deliverable(X: Tensor, *, images: bool) -> Tensor:
     if X.dtype == torch.uint8 and images:
         return X
     wide = X.dtype in (torch.float64, torch.int32, torch.int64)
-    return X.double() if wide else X.float()
+    return X.to(widest_dtype(X.device)) if wide else X.float()
 
 
 def _is_memory_map(array: Any) -> bool:

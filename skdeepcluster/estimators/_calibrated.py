@@ -96,9 +96,10 @@ class CalibratedDeepClustering(TwoStageClusterer):
         accelerator, as in the paper. Where the encoder is not trained along, neighbours are the
         other views. By a backbone that arrives trained (`pretrained`, a folder or a module) every
         image is embedded once, and clusters are learned from the features as from an array. True,
-        which "auto" is on an accelerator, then fine-tunes it by contrast, embeds and clusters once
-        more, and keeps what is better separated (`selected_stage_`). To train it by the heads, as
-        published, pass a `pretraining`, of no epochs if need be.
+        which "auto" is on an accelerator, then fine-tunes its parameters that have `requires_grad`,
+        by contrast, embeds and clusters once more, and keeps what is better separated
+        (`selected_stage_`). To train it by the heads, as published, pass a `pretraining`, of no
+        epochs if need be.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the

@@ -18,6 +18,7 @@ from skdeepcluster.numerics._propagation import propagate_labels
 from skdeepcluster.numerics._settings import SharedSetting, full_digits
 from skdeepcluster.numerics._silhouette import centroid_silhouette
 from skdeepcluster.numerics._spaced import evenly_spaced
+from skdeepcluster.numerics._widest import widest_dtype
 
 __all__ = [
     "KMeansResult",
@@ -44,4 +45,5 @@ __all__ = [
     "neighbor_affinity",
     "numbered_alike",
     "propagate_labels",
+    "widest_dtype",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from skdeepcluster.numerics._contingency import label_counts
 from skdeepcluster.numerics._settings import full_digits
+from skdeepcluster.numerics._widest import widest_dtype
 
 # Distances are formed in blocks of at most this many entries (4 MiB of float32): they stay near
 # the processor's cache and never grow with the number of samples.
@@ -160,7 +161,7 @@ def _sums_by_index(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
 
 
 def _sums_by_product(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    sums = X.new_zeros(n_clusters, X.shape[1], dtype=_widest_dtype(X.device))
+    sums = X.new_zeros(n_clusters, X.shape[1], dtype=widest_dtype(X.device))
     block = min(max(BLOCK_ENTRIES // n_clusters, 1), BLOCK_ROWS)
     for start in range(0, len(X), block):
         rows = slice(start, start + block)
@@ -177,7 +178,7 @@ def _plus_plus(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor
     chosen[0] = torch.randint(len(X), (1,), generator=generator).item()
     closest = _squared_distances(X, norms, chosen[:1])[:, 0]
     draws = torch.rand(n_clusters, n_trials, generator=generator, dtype=torch.float64)
-    draws = draws.to(X.device, _widest_dtype(X.device))
+    draws = draws.to(X.device, widest_dtype(X.device))
     for j in range(1, n_clusters):
         cumulated = closest.cumsum(dim=0, dtype=draws.dtype)
         # The first sum above the draw: never a row that was chosen before, its share is empty.
@@ -222,7 +223,7 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
             sums = _sums_after(moved, X, sums, previous, labels)
         else:
             sums = _cluster_sums(X, labels, n_clusters)
-    inertia = (distances + norms).clamp_(min=0).sum(dtype=_widest_dtype(X.device)).item()
+    inertia = (distances + norms).clamp_(min=0).sum(dtype=widest_dtype(X.device)).item()
     return KMeansResult(centers, labels, inertia, n_iter)
 
 
@@ -241,8 +242,3 @@ def _repair_empty(
     empty = (counts == 0).nonzero()[:, 0]
     farthest = (distances + norms).topk(len(empty)).indices
     means[empty] = X[farthest]
-
-
-def _widest_dtype(device: torch.device) -> torch.dtype:
-    """Return the most precise type for long sums; Apple's devices have no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from skdeepcluster.networks import ClusterModel, PrototypePerceptron, full_precision
-from skdeepcluster.numerics import cluster_means, label_counts
+from skdeepcluster.numerics import cluster_means, label_counts, widest_dtype
 from skdeepcluster.objectives._mini import pseudo_labels, self_training_loss
 from skdeepcluster.objectives._regions import Regions
 
@@ -113,7 +113,8 @@ def select_confident(
     """
     n, n_clusters = probabilities.shape
     ranked, order = probabilities.detach().sort(dim=0, descending=True, stable=True)
-    expected = ranked.double().cumsum(dim=0).gather(0, n_candidates[None] - 1)[0]
+    sums = ranked.cumsum(dim=0, dtype=widest_dtype(ranked.device))
+    expected = sums.gather(0, n_candidates[None] - 1)[0]
     due = expected.to(owed.dtype) + owed
     # A sum of ones must not fall short of the whole number that it is.
     n_kept = torch.minimum((due * (1 + 1e-6)).floor().long(), n_candidates)

@@ -17,6 +17,7 @@ from skdeepcluster import (
 )
 from skdeepcluster.base import _tuning
 from skdeepcluster.calibration import RegionCalibrator, _calibrator
+from skdeepcluster.numerics import _widest
 from skdeepcluster.pretraining import SimCLR
 from tests.instances import (
     CLUSTERERS,
@@ -157,6 +158,26 @@ def test_a_step_hardly_waits(estimator, images):
         waits[n_steps] = device.waits_of_steps
     more = waits[4] - waits[2]
     assert more.total() / 2 <= MOST_WAITS, more
+
+
+@LOST_CLUSTERS
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counted on the virtual device")
+@pytest.mark.parametrize("images", [False, True], ids=["features", "images"])
+@pytest.mark.parametrize("estimator", CLUSTERERS + PRETRAINERS)
+def test_a_device_without_doubles_is_asked_for_none(estimator, images, monkeypatch):
+    monkeypatch.setattr(_widest, "WITHOUT_DOUBLES", {"cuda"})  # as Apple's
+    data = IMAGES if images else X.astype(np.float64)
+    parameters = {"backbone": tiny_backbone()} if images else {}
+    with virtual_cuda() as device:
+        model = quick(estimator, n_clusters=2, **parameters).fit(data)
+        model.transform(data)
+        if hasattr(model, "predict_proba"):
+            model.predict_proba(data)
+            whole = data if images else (100 * data).astype(np.int64)
+            model.fit(torch.from_numpy(whole).to(CUDA))
+        if hasattr(model, "sample"):
+            model.sample(3, random_state=0)
+        assert device.doubles == 0
 
 
 @LOST_CLUSTERS
