@@ -149,15 +149,17 @@ class ClusterMapDisplay:
 
         cluster = int(self.labels[point])
         x, y = self.positions[point]
+        background = self.ax_.get_facecolor()
         return self.ax_.text(
             x,
             y,
             str(cluster) if self.names is None else self.names[cluster],
             ha="center",
             va="center",
+            fontsize="small",
             fontweight="bold",
             clip_on=True,
-            path_effects=[withStroke(linewidth=3, foreground=self.ax_.get_facecolor())],
+            path_effects=[withStroke(linewidth=2, foreground=background, alpha=0.8)],
         )
 
     @classmethod
@@ -309,8 +311,8 @@ def cluster_colours(n_clusters: int) -> NDArray[np.float64]:
     """Return one colour for each cluster, as rows of red, green and blue.
 
     Up to 20 they are those of matplotlib that are easiest to tell apart. Beyond, no colours can be
-    told apart by themselves; hues that go around in steps of the golden angle, light and dark in
-    turn, at least keep clusters of neighbouring numbers apart.
+    told apart by themselves; hues that go around in steps of the golden angle, lighter and
+    darker in turn, at least keep clusters of neighbouring numbers apart.
     """
     from matplotlib import colormaps
     from matplotlib.colors import hsv_to_rgb
@@ -322,8 +324,9 @@ def cluster_colours(n_clusters: int) -> NDArray[np.float64]:
     numbers = np.arange(n_clusters)
     golden_ratio = (1 + np.sqrt(5)) / 2
     hues = (numbers / golden_ratio) % 1
-    values = np.array([0.9, 0.6, 0.75])[numbers % 3]
-    return np.asarray(hsv_to_rgb(np.column_stack([hues, np.full(n_clusters, 0.75), values])))
+    # Neither so light that they are lost on white, nor so dark that they are on black.
+    values = np.array([0.9, 0.65, 0.78])[numbers % 3]
+    return np.asarray(hsv_to_rgb(np.column_stack([hues, np.full(n_clusters, 0.65), values])))
 
 
 def _opacity(

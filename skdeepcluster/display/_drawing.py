@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 
-def given_or_new_axes(ax: Axes | None, figsize: tuple[float, float] = (5, 5)) -> Axes:
+def given_or_new_axes(ax: Axes | None, **figure_options: Any) -> Axes:
     """`ax` itself, or the axes of a new figure, square if nothing else is asked for."""
     try:
         import matplotlib.pyplot as plt
@@ -23,7 +23,8 @@ def given_or_new_axes(ax: Axes | None, figsize: tuple[float, float] = (5, 5)) ->
         ) from error
     if ax is not None:
         return ax
-    _, new_axes = plt.subplots(figsize=figsize, layout="constrained")
+    options: dict[str, Any] = {"figsize": (5, 5), "layout": "constrained"} | figure_options
+    _, new_axes = plt.subplots(**options)
     return new_axes
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _Image = NDArray[Any]
 
 # Inches of a picture, and of what is written beside the rows.
-_SIDE, _LABEL_WIDTH = 0.6, 1.6
+_SIDE, _LABEL_WIDTH = 0.6, 1.9
 # Gap between pictures as a share of their side.
 _GAP = 0.06
 _CHANNEL_COUNTS = (1, 3, 4)
@@ -111,7 +111,9 @@ class ImageGridDisplay:
             )
         rows = [_images_of(self.images, record["representatives"]) for record in records]
         n_columns = max(map(len, rows))
-        self.ax_ = given_or_new_axes(ax, (_SIDE * n_columns + _LABEL_WIDTH, _SIDE * len(rows)))
+        size = (_SIDE * n_columns + _LABEL_WIDTH, _SIDE * len(rows))
+        # The layout for axes of a fixed aspect: in others what is written at the left is cut off.
+        self.ax_ = given_or_new_axes(ax, figsize=size, layout="compressed")
         self.figure_ = self.ax_.figure
 
         low, high = _range_of([image for row in rows for image in row])
@@ -133,7 +135,9 @@ class ImageGridDisplay:
         centres = np.arange(len(records)) + 0.5
         self.ax_.set_yticks(centres, map(_row_label, records), fontsize="small")
         self.ax_.tick_params(length=0)
-        self.ax_.set_frame_on(False)
+        # A grey that neither dark nor light pictures run into.
+        self.ax_.set_facecolor("0.5")
+        self.ax_.spines[:].set_visible(False)
 
     @classmethod
     def from_estimator(
@@ -243,5 +247,5 @@ def _square(x: int, y: int, image: _Image) -> tuple[float, float, float, float]:
 def _row_label(record: dict[str, Any]) -> str:
     first = record.get("name", f"cluster {record['label']}")
     if not record["size"]:
-        return f"{first}\nno sample"
-    return f"{first}\n{record['size']} samples, sure {record['confidence']:.2f}"
+        return f"{first}\nn = 0"
+    return f"{first}\nn = {record['size']}, confidence {record['confidence']:.2f}"
