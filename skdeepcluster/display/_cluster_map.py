@@ -37,7 +37,7 @@ class ClusterMapDisplay:
 
     The colour of a point says its cluster, how solid it is how sure the model is of that. The
     number of a cluster, or its name, is written at its medoid, the member nearest to its mean in
-    the embedding. A flat map can't keep all distances of an embedding: clusters that overlap in it
+    the embedding. A flat map cannot keep all distances of an embedding: clusters that overlap in it
     may be apart. The axes of "pca" say how much of the variance they show; of "tsne" only who is
     near whom means something, not the distances between clusters and not their extent.
 
