@@ -103,7 +103,17 @@ def test_without_confidences_points_are_solid_and_an_empty_cluster_is_not_named(
     assert written(display) == ["a", "d"]
 
 
-def test_one_direction_and_one_point_are_drawn():
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_what_has_no_directions_is_one_point(method):
+    for n_samples in (1, 5):
+        same = np.ones((n_samples, 4))
+        display = ClusterMapDisplay.from_predictions(same, [0] * n_samples, method=method)
+        assert (display.positions == 0).all()
+    two = ClusterMapDisplay.from_predictions(np.eye(2), [0, 1], method=method)
+    assert (two.positions[0] != two.positions[1]).any()
+
+
+def test_a_single_direction_is_drawn():
     line = ClusterMapDisplay.from_predictions(np.arange(8.0)[:, None], [0] * 4 + [1] * 4)
     assert (line.positions[:, 1] == 0).all()
     assert line.ax_.get_ylabel() == "Second principal component (0 %)"

@@ -368,13 +368,19 @@ def _rows_to_draw(
 
 
 def _project(vectors: NDArray[Any], method: str, random: np.random.RandomState) -> _Map:
+    if method not in ("pca", "tsne"):
+        raise ValueError(f"method must be 'pca' or 'tsne'; got {method!r}.")
+    if not np.ptp(vectors, axis=0).any():  # one sample, or all the same: there are no directions
+        return _Map(np.zeros((len(vectors), 2)), ("", ""))
     if method == "pca":
         return _principal_components(vectors, random)
-    if method == "tsne":
-        perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)  # it must be below their number
-        tsne = TSNE(perplexity=perplexity, random_state=random)
-        return _Map(tsne.fit_transform(vectors), ("", ""))
-    raise ValueError(f"method must be 'pca' or 'tsne'; got {method!r}.")
+    return _neighbourhoods(vectors, random)
+
+
+def _neighbourhoods(vectors: NDArray[Any], random: np.random.RandomState) -> _Map:
+    perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)  # it must be below their number
+    tsne = TSNE(perplexity=perplexity, random_state=random)
+    return _Map(tsne.fit_transform(vectors).astype(np.float64), ("", ""))
 
 
 def _principal_components(vectors: NDArray[Any], random: np.random.RandomState) -> _Map:
