@@ -33,7 +33,11 @@ API_REFERENCE: dict[str, tuple[str, list[str]]] = {
             "rejection_curve",
         ],
     ),
-    "Pictures": ("skdeepcluster.display", ["ReliabilityDisplay", "RejectionDisplay"]),
+    "Reports": ("skdeepcluster.report", ["cluster_report", "ClusterReport"]),
+    "Pictures": (
+        "skdeepcluster.display",
+        ["ClusterMapDisplay", "ImageGridDisplay", "ReliabilityDisplay", "RejectionDisplay"],
+    ),
     "Data sets": ("skdeepcluster.datasets", ["ImageFiles", "make_long_tailed"]),
     "Callbacks": ("skdeepcluster.callbacks", ["EmbeddingMonitor"]),
     "Errors": ("skdeepcluster.exceptions", ["DivergenceError"]),

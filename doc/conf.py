@@ -65,6 +65,7 @@ html_sidebars = {"start": [], "costs": [], "changelog": [], "adding_a_method": [
 
 EXAMPLES = [
     "plot_digits.py",
+    "plot_cluster_report.py",
     "plot_compare_methods.py",
     "plot_long_tails.py",
     "plot_generated_samples.py",

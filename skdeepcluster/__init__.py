@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the names as type checkers and editors look them up
     from skdeepcluster import exceptions as exceptions
     from skdeepcluster import metrics as metrics
     from skdeepcluster import pretraining as pretraining
+    from skdeepcluster import report as report
     from skdeepcluster.base import DeepClusterer
     from skdeepcluster.estimators import (
         CalibratedDeepClustering,
@@ -45,6 +46,7 @@ _PUBLIC_MODULES = [
     "exceptions",
     "metrics",
     "pretraining",
+    "report",
 ]
 
 # Where the names are that no clusterer has.

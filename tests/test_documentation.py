@@ -19,7 +19,7 @@ PAGES = [DOC / "start.md", DOC / "adding_a_method.md", *sorted((DOC / "guide").g
 BLOCK = re.compile(r"^( *)```(python|text)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 EXAMPLES = sorted((DOC.parent / "examples").glob("plot_*.py"))
 PUBLIC = ["", "calibration", "callbacks", "datasets", "display", "exceptions", "metrics"]
-PUBLIC.append("pretraining")
+PUBLIC += ["pretraining", "report"]
 # Exported for other rooms of the package, or too small for a page.
 BESIDE = {
     "skdeepcluster.__version__",
@@ -33,6 +33,8 @@ BESIDE = {
     "skdeepcluster.calibration.overruled",
     "skdeepcluster.calibration.vote_loss",
     "skdeepcluster.datasets.IMAGE_EXTENSIONS",
+    "skdeepcluster.report.members_of",
+    "skdeepcluster.report.nearest_to_mean",
 }
 
 

@@ -1,4 +1,4 @@
-"""Pictures of how far cluster probabilities can be trusted.
+"""Pictures of clusters, and of how far their probabilities can be trusted.
 
 The classes follow scikit-learn's displays: make one with ``from_estimator`` or
 ``from_predictions``, draw several on one axes by passing ``ax=display.ax_``, and change anything
@@ -6,10 +6,12 @@ afterwards through the matplotlib objects that a display keeps. They need matplo
 ``pip install 'skdeepcluster[display]'`` brings; it is imported when something is drawn.
 """
 
+from skdeepcluster.display._cluster_map import ClusterMapDisplay
+from skdeepcluster.display._image_grid import ImageGridDisplay
 from skdeepcluster.display._rejection import RejectionDisplay
 from skdeepcluster.display._reliability import ReliabilityDisplay
 
-__all__ = ["RejectionDisplay", "ReliabilityDisplay"]
+__all__ = ["ClusterMapDisplay", "ImageGridDisplay", "RejectionDisplay", "ReliabilityDisplay"]
 
 
 def __dir__() -> list[str]:

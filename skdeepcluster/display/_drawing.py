@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 
-def given_or_new_axes(ax: Axes | None) -> Axes:
-    """`ax` itself, or the axes of a new square figure."""
+def given_or_new_axes(
+    ax: Axes | None,
+    figsize: tuple[float, float] = (5, 5),
+    layout: Literal["constrained", "compressed"] = "constrained",
+) -> Axes:
+    """`ax` itself, or the axes of a new figure, square if nothing else is asked for."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -23,7 +27,7 @@ def given_or_new_axes(ax: Axes | None) -> Axes:
         ) from error
     if ax is not None:
         return ax
-    _, new_axes = plt.subplots(figsize=(5, 5), layout="constrained")
+    _, new_axes = plt.subplots(figsize=figsize, layout=layout)
     return new_axes
 
 

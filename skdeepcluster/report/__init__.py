@@ -1,0 +1,10 @@
+"""What a fitted clusterer has found, cluster by cluster, for people to read."""
+
+from skdeepcluster.report._cluster_report import ClusterReport, cluster_report
+from skdeepcluster.report._members import members_of, nearest_to_mean
+
+__all__ = ["ClusterReport", "cluster_report", "members_of", "nearest_to_mean"]
+
+
+def __dir__() -> list[str]:
+    return ["ClusterReport", "cluster_report"]  # the other names are for the rooms of this package
