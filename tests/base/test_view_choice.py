@@ -231,7 +231,7 @@ def speckled(images):
     """Draws from torch's global generator, as users' functions do."""
     assert images.dtype == torch.float32
     assert 0 <= images.min() <= images.max() <= 1
-    return (images + 0.1 * torch.randn(images.shape)).clamp(0, 1)
+    return (images + 0.1 * torch.randn(images.shape, device=images.device)).clamp(0, 1)
 
 
 def few_images():

@@ -62,7 +62,8 @@ def image_model(**parameters):
 def heads_own(model, data):
     """Return the softmax of the head that predicts, without the votes."""
     with torch.no_grad():
-        return model._model.eval()(torch.from_numpy(data)).double().softmax(dim=1).numpy()
+        network = copy.deepcopy(model._model).eval().cpu()
+        return network(torch.from_numpy(data)).double().softmax(dim=1).numpy()
 
 
 def assert_usable(model, data):

@@ -38,4 +38,4 @@ def phases(model):
 
 def same_states(one, two):
     assert one.keys() == two.keys()
-    return all(torch.equal(one[name], two[name]) for name in one)
+    return all(torch.equal(one[name].cpu(), two[name].cpu()) for name in one)
