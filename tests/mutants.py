@@ -679,6 +679,32 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "calibration/_outliers.py",
+        "calibration/test_outliers.py",
+        [
+            ("distances + view.square().sum(dim=1)", "distances"),
+            ("own * sizes / (sizes - 1)", "own * sizes / sizes"),
+            ("torch.minimum(without, others)", "without"),
+            ("torch.minimum(without, others)", "others"),
+            (".nan_to_num(posinf=0.0)", ""),
+            ("(nearer + not_farther) / 2", "nearer"),
+            ("n + 1 - ratio, inside", "n, inside"),
+            ("len(X) // ROWS_PER_MEAN", "len(X)"),
+            ("view = views[0]", "view = views[-1]"),
+        ],
+    ),
+    (
+        "base/_clusterer.py",
+        "base/test_outliers.py",
+        [
+            ("seen = embedding[rows].to(source.device)", "seen = rows[:, None].float()"),
+            (
+                "seen = prepared_rows(self._model.prepare, source, rows)",
+                "seen = embedding[rows].to(source.device)",
+            ),
+        ],
+    ),
+    (
         "calibration/_votes.py",
         "calibration/test_votes.py",
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -46,7 +47,15 @@ from skdeepcluster.base._validation import (
     validate_parameters,
 )
 from skdeepcluster.base._view_choice import compared_rows
-from skdeepcluster.calibration import MOST_ROWS, ConfidenceHead, fit_confidence, n_epochs, overruled
+from skdeepcluster.calibration import (
+    FAMILIAR_ROWS,
+    MOST_ROWS,
+    ConfidenceHead,
+    fit_confidence,
+    learn_familiar,
+    n_epochs,
+    overruled,
+)
 from skdeepcluster.data import NeighborViews, SelectedSource, Source, open_array
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, FrozenBackbone, is_pretrained, same_backbone
@@ -90,6 +99,8 @@ class DeepClusterer(PredictingEstimator):
         "class_weights_": np.ndarray,
         "n_skipped_steps_": int,
         "_n_sized": int,
+        "_familiar_means": np.ndarray,
+        "_familiar_distances": np.ndarray,
         "_confidence": ConfidenceHead | None,
     }
     _SOMETIMES_FITTED: ClassVar[dict[str, Any]] = {
@@ -407,6 +418,18 @@ class DeepClusterer(PredictingEstimator):
     def _adopt(self, networks: Any) -> None:
         super()._adopt(networks)
         self._check_answer(self.__dict__, self._n_clusters())
+        self._check_familiar()
+
+    def _check_familiar(self) -> None:
+        """Raise ValueError if what outlier scores go by does not suit the networks."""
+        means, distances = self._familiar_means, self._familiar_distances
+        of_images = self._sees_images()
+        width = self._n_features_out if of_images else math.prod(self._seen_shape)
+        if means.ndim != 2 or means.shape[1] != width or distances.shape != (len(distances),):
+            raise ValueError(
+                f"outlier scores have means of shape {means.shape} and distances of shape "
+                f"{distances.shape}; the networks say (n_means, {width}) and (n_distances,)"
+            )
 
     def _check_answer(self, answer: dict[str, Any], n_clusters: int) -> None:
         """Raise ValueError if loaded attributes do not suit this number of clusters."""
@@ -474,9 +497,21 @@ class DeepClusterer(PredictingEstimator):
         self.cluster_sizes_ = sizes.numpy()
         self.cluster_centers_ = centers.numpy()
         self.class_weights_ = objective.weigh_classes(embedding, labels).numpy()
+        self._learn_familiar(embedding, source, trainer)
         self._record(trainer, "clustering")
         self.n_skipped_steps_ = trainer.n_skipped_steps
         return embedding
+
+    def _learn_familiar(self, embedding: Tensor, source: Source, trainer: Trainer) -> None:
+        """Keep what tells samples that are like none of these."""
+        generator = trainer.generator("familiar")
+        rows = torch.randperm(len(source), generator=generator)[:FAMILIAR_ROWS]
+        if self._sees_images():
+            seen = embedding[rows].to(source.device)
+        else:
+            seen = prepared_rows(self._model.prepare, source, rows)
+        familiar = learn_familiar(trainer.agreed(seen), self._most_clusters(), generator)
+        self._familiar_means, self._familiar_distances = familiar
 
     def _calibrate(
         self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport

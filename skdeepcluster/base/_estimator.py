@@ -343,14 +343,17 @@ class DeepEstimator(
         return images if self._learns_from_images() else features
 
     @contextmanager
-    def _predictions(self, X: Any) -> Iterator[tuple[int, Iterator[Predictions]]]:
+    def _predictions(
+        self, X: Any, opinion: nn.Module | None = None
+    ) -> Iterator[tuple[int, Iterator[Predictions]]]:
         """Give the number of samples, and what the networks say about them, batch by batch."""
         check_is_fitted(self)
         with undisturbed():
             device = self._device_of_answers()
             source = open_source(self, X, device, reset=False)
             with intra_op_threads(self._n_threads(device, images=self._takes_images())):
-                answers = infer(self._model, source, self._second_opinion(), self._frozen)
+                opinion = opinion or self._second_opinion()
+                answers = infer(self._model, source, opinion, self._frozen)
                 yield len(source), answers
 
     def _device_of_answers(self) -> torch.device:
@@ -365,9 +368,13 @@ class DeepEstimator(
         X: Any,
         summarize: Callable[[Predictions], NDArray[Any]],
         out: NDArray[Any] | None = None,
+        opinion: nn.Module | None = None,
     ) -> NDArray[Any]:
-        """Return what a function makes of the predictions for each sample, written into ``out``."""
-        with self._predictions(X) as (n_samples, batches):
+        """Return what a function makes of the predictions for each sample, written into ``out``.
+
+        The second opinion may be another than that on the labels.
+        """
+        with self._predictions(X, opinion) as (n_samples, batches):
             parts = map(summarize, batches)
             first = next(parts)  # there is always a sample
             results = output_array(out, (n_samples, *first.shape[1:]), first.dtype)

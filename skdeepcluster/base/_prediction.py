@@ -10,11 +10,17 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClusterMixin
 from sklearn.utils import check_scalar
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import Predictions, entropy
-from skdeepcluster.calibration import ConfidenceHead, accuracy_interval
+from skdeepcluster.calibration import (
+    ConfidenceHead,
+    NearestMean,
+    accuracy_interval,
+    outlier_ranks,
+)
 from skdeepcluster.networks import ClusterModel
 
 
@@ -25,6 +31,8 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
 
     _objective: Any
     _confidence: ConfidenceHead | None
+    _familiar_means: NDArray[np.float32]
+    _familiar_distances: NDArray[np.float32]
 
     def predict(
         self, X: Any, *, reject_below: float | None = None, out: NDArray[Any] | None = None
@@ -149,6 +157,47 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
                 sizes = sizes + probabilities.sum(axis=0)
                 conditional += float(entropy(probabilities).sum())
         return float(entropy(sizes / n_samples) - conditional / n_samples)
+
+    def outlier_score(self, X: Any, *, out: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """Return how unlike all training samples each sample is: which share of them is less so.
+
+        A label is given to any sample, and one from far away is often a sure one:
+        ``reject_below`` tells which labels are unsure, this tells what is like nothing seen.
+        New samples like those of the fit have scores that are spread about evenly over [0, 1], so
+        that one in a hundred lies above .99.
+
+        Parameters
+        ----------
+        X : array-like or other source of samples
+            See :meth:`fit`; samples of the shape seen there.
+        out : ndarray of shape (n_samples,), optional
+            Where to write the scores, for example a memory map; it is returned.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            In [0, 1], higher for what is stranger.
+
+        Raises
+        ------
+        ValueError
+            If ``out`` does not suit the scores.
+
+        Notes
+        -----
+        The score is the rank, among training samples, of the distance to the nearest mean of many
+        small clusters: of features as they came, or of images in the embedding. For the ranks a
+        training sample is compared with means without itself; a model keeps means and no samples.
+        """
+        check_is_fitted(self)
+        known = self._familiar_distances
+        means = NearestMean(torch.from_numpy(self._familiar_means))
+
+        def rank(batch: Predictions) -> NDArray[np.float64]:
+            assert batch.opinion is not None
+            return outlier_ranks(batch.opinion[:, 0].numpy(), known)
+
+        return self._infer(X, rank, out, opinion=means)
 
     @property
     def expected_accuracy_(self) -> float:

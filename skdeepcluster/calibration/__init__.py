@@ -9,17 +9,27 @@ from skdeepcluster.calibration._confidence import (
     n_epochs,
     vote_loss,
 )
+from skdeepcluster.calibration._outliers import (
+    FAMILIAR_ROWS,
+    NearestMean,
+    learn_familiar,
+    outlier_ranks,
+)
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes, overruled
 
 __all__ = [
+    "FAMILIAR_ROWS",
     "MOST_ROWS",
     "ConfidenceHead",
+    "NearestMean",
     "RegionCalibrator",
     "accuracy_interval",
     "collect_votes",
     "confident_in",
     "fit_confidence",
+    "learn_familiar",
     "n_epochs",
+    "outlier_ranks",
     "overruled",
     "vote_loss",
 ]

@@ -17,7 +17,7 @@ pytestmark = LOST_CLUSTERS
     ("name", "text", "message"),
     [
         ("default", setting("format", "other"), "was not written by save"),
-        ("default", setting("format_version", 2), r"format_version=2.*reads 4.*saved with.*torch"),
+        ("default", setting("format_version", 2), r"format_version=2.*reads 5.*saved with.*torch"),
         ("default", setting("format_version", "3"), "format_version='3'"),
         ("default", lambda t: t.pop("format_version"), "format_version=None"),
         ("default", setting("surprise", 1), r"model\.json: 'surprise' is unknown"),
@@ -76,6 +76,16 @@ pytestmark = LOST_CLUSTERS
         ("default", setting("fitted", "_confidence", 3), "_confidence is of type int"),
         ("default", setting("fitted", "_confidence", {"$confidence": "x"}), "no tensor 'x.scales'"),
         ("default", setting("fitted", "cluster_centers_", {"$array": "labels_"}), "centers_"),
+        (
+            "default",
+            setting("fitted", "_familiar_means", {"$array": "cluster_centers_"}),
+            "outlier scores have means of shape",
+        ),
+        (
+            "default",
+            setting("fitted", "_familiar_distances", {"$array": "_familiar_means"}),
+            "outlier scores have means of shape",
+        ),
         (
             "default",
             setting("fitted", "labels_", {"$array": "networks.model.head.bias"}),
