@@ -48,6 +48,7 @@ def use(model: Any, X: np.ndarray) -> np.ndarray:
     if not hasattr(model, "predict"):
         return np.asarray(model.transform(X))
     model.predict_proba(X)
+    model.outlier_score(X)
     model.predict_top(X, k=2)
     if hasattr(model, "sample"):
         model.sample(4)

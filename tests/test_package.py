@@ -5,11 +5,13 @@ import importlib
 import inspect
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import skdeepcluster
+from tests.instances import EVERYONE
 
 PUBLIC_MODULES = {name for name in dir(skdeepcluster) if name not in skdeepcluster.__all__}
 # None of these is needed before something is fitted, saved or drawn.
@@ -78,3 +80,10 @@ def test_checkers_and_editors_see_the_same_names():
 def test_an_unknown_name_is_an_error(name):
     with pytest.raises(AttributeError, match=f"module 'skdeepcluster' has no attribute '{name}'"):
         getattr(skdeepcluster, name)
+
+
+@EVERYONE
+def test_no_attribute_of_a_class_becomes_a_method(estimator):
+    """What Python 3.14 does to a partial function that a class has."""
+    attributes = {name: value for cls in estimator.__mro__ for name, value in vars(cls).items()}
+    assert not [name for name, value in attributes.items() if isinstance(value, partial)]

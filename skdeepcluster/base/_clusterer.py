@@ -425,10 +425,12 @@ class DeepClusterer(PredictingEstimator):
         means, distances = self._familiar_means, self._familiar_distances
         of_images = self._sees_images()
         width = self._n_features_out if of_images else math.prod(self._seen_shape)
-        if means.ndim != 2 or means.shape[1] != width or distances.shape != (len(distances),):
+        suit = means.ndim == 2 and means.shape[1] == width and means.dtype == np.float32
+        if not (suit and len(means) and distances.ndim == 1 and len(distances)):
             raise ValueError(
-                f"outlier scores have means of shape {means.shape} and distances of shape "
-                f"{distances.shape}; the networks say (n_means, {width}) and (n_distances,)"
+                f"outlier scores have means of shape {means.shape} and type {means.dtype}, and "
+                f"distances of shape {distances.shape}; the networks say (n_means, {width}), "
+                "float32 and (n_distances,)"
             )
 
     def _check_answer(self, answer: dict[str, Any], n_clusters: int) -> None:

@@ -133,7 +133,7 @@ class BYOL(Pretrainer):
     """
 
     _image_recipe = Recipe(batch_size=256, learning_rate=0.05, image_epochs=40)
-    _image_optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
+    _image_optimizer = staticmethod(partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4))
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **Pretrainer._parameter_constraints,
         "hidden_dim": [one_of("auto"), integer(1)],

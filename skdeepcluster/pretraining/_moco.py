@@ -130,7 +130,7 @@ class MoCo(Pretrainer):
     """
 
     _image_recipe = Recipe(batch_size=256, learning_rate=0.25, image_epochs=40)
-    _image_optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
+    _image_optimizer = staticmethod(partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4))
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **Pretrainer._parameter_constraints,
         "queue_size": [integer(1)],

@@ -172,9 +172,12 @@ def test_an_encoder_learns_a_start_that_its_embedding_contradicts(
         assert set(candidates) == {"merger", "plain"}
         return "merger" if contradicted else "plain"
 
-    known = {"kmeans": torch.zeros(len(y)).long(), "neighbors": torch.from_numpy(y)}
+    partitions = {"kmeans": torch.zeros(len(y)).long(), "neighbors": torch.from_numpy(y)}
     base = "skdeepcluster.base"
-    monkeypatch.setattr(f"{base}._two_stage.candidate_partitions", lambda *_: dict(known))
+    monkeypatch.setattr(
+        f"{base}._two_stage.candidate_partitions",
+        lambda X, *_: {name: labels.to(X.device) for name, labels in partitions.items()},
+    )
     monkeypatch.setattr(f"{base}._two_stage.choose_partition", choose)
     monkeypatch.setattr(f"{base}._clusterer.choose_partition", lambda *_: "trained")
     model = estimator(3, max_epochs=0, calibrate=False, random_state=0).fit(data)

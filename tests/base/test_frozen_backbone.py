@@ -123,7 +123,11 @@ def test_a_named_backbone_is_saved_with_its_weights(tmp_path):
     network = timm.create_model("test_resnet", in_chans=1, num_classes=0)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     model = MiniClustering(
-        3, random_state=0, backbone="test_resnet", pretrained=tmp_path / "weights.pth"
+        3,
+        random_state=0,
+        backbone="test_resnet",
+        pretrained=tmp_path / "weights.pth",
+        fine_tune=False,
     ).fit(IMAGES)
     assert model.views_ == ["neighbor"]
     assert {record["phase"] for record in model.history_} >= {"pretraining", "clustering"}

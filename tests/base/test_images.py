@@ -98,4 +98,4 @@ def test_weights_from_a_local_file(tmp_path):
         random_state=0,
     ).fit(IMAGES)
     loaded = model._frozen.backbone[1].state_dict()
-    assert torch.equal(loaded["conv1.0.weight"], network.state_dict()["conv1.0.weight"])
+    assert torch.equal(loaded["conv1.0.weight"].cpu(), network.state_dict()["conv1.0.weight"])

@@ -296,7 +296,8 @@ def test_functions_may_be_called_like_views(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda images: images[:, :, :4], lambda images: images.numpy(), lambda images: None]
+    "wrong",
+    [lambda images: images[:, :, :4], lambda images: images.cpu().numpy(), lambda images: None],
 )
 def test_a_function_returns_as_many_images(wrong):
     with pytest.raises(
