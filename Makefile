@@ -67,5 +67,5 @@ PYTHON_IS_NEW_ENOUGH = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3,
 	'skdeepcluster needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)')"
 
 clean:
-	rm -rf doc/_build doc/auto_examples doc/generated doc/api.rst doc/sg_execution_times.rst
+	rm -rf doc/_build doc/auto_examples doc/generated doc/api doc/api.rst doc/sg_execution_times.rst
 	rm -rf .venv .venv-* output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -25,7 +25,9 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
-if os.environ.get("DOC_INTERSPHINX"):  # links to other projects, where there is a network
+if os.environ.get(
+    "DOC_INTERSPHINX"
+):  # links to other projects, where there is a network
     extensions.append("sphinx.ext.intersphinx")
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", None),
@@ -35,6 +37,8 @@ intersphinx_mapping = {
 }
 
 exclude_patterns = ["_build", "**.ipynb"]
+# What builds have left that had a gallery without sections.
+exclude_patterns += ["auto_examples/plot_*", "sg_execution_times.rst"]
 templates_path = ["_templates"]
 root_doc = "index"
 default_role = "literal"
@@ -61,23 +65,33 @@ html_theme_options: dict[str, Any] = {
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"start": [], "costs": [], "changelog": [], "adding_a_method": []}
+without_sections = (
+    "start",
+    "comparison",
+    "costs",
+    "glossary",
+    "citing",
+    "changelog",
+    "adding_a_method",
+)
+html_sidebars = {page: [] for page in without_sections}
 
-EXAMPLES = [
-    "plot_digits.py",
-    "plot_cluster_report.py",
-    "plot_compare_methods.py",
-    "plot_long_tails.py",
-    "plot_generated_samples.py",
-    "plot_confidence.py",
-    "plot_number_of_clusters.py",
-    "plot_embeddings_pipeline.py",
-    "plot_views.py",
-    "plot_images_byol.py",
-    "plot_image_folder.py",
-    "plot_callbacks.py",
-    "plot_memmap.py",
-]
+# The gallery, section by section: the folders of examples/, and the files in them.
+SECTIONS = {
+    "first_steps": ["plot_digits.py", "plot_cluster_report.py"],
+    "arrays": [
+        "plot_embeddings_pipeline.py",
+        "plot_long_tails.py",
+        "plot_memmap.py",
+    ],
+    "images": ["plot_image_folder.py", "plot_views.py", "plot_images_byol.py"],
+    "judging": [
+        "plot_confidence.py",
+        "plot_number_of_clusters.py",
+        "plot_compare_methods.py",
+    ],
+    "training": ["plot_callbacks.py", "plot_generated_samples.py"],
+}
 sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "auto_examples",
@@ -85,11 +99,20 @@ sphinx_gallery_conf = {
     # none of them, GALLERY=plot_digits this one alone. The others are shown without their output.
     "filename_pattern": os.environ.get("GALLERY", "/plot_"),
     "ignore_pattern": r"demo_|__init__",
-    "within_subsection_order": ExplicitOrder(EXAMPLES),
+    "subsection_order": ExplicitOrder(
+        [f"../examples/{folder}" for folder in SECTIONS]
+    ),
+    "within_subsection_order": ExplicitOrder(
+        [name for names in SECTIONS.values() for name in names]
+    ),
+    "image_srcset": [
+        "2x"
+    ],  # figures have 100 dots per inch, for screens with finer dots 200
     "doc_module": (project,),
     "backreferences_dir": "generated/backreferences",
     "reference_url": {project: None},
     "abort_on_example_error": True,
+    "write_computation_times": False,
     "parallel": 2,  # as make test: two processes with one thread each
     "download_all_examples": False,
     "show_signature": False,
@@ -97,7 +120,8 @@ sphinx_gallery_conf = {
 }
 
 reference = runpy.run_path(str(HERE / "api_reference.py"))
-(HERE / "api.rst").write_text(reference["as_restructured_text"]())
+reference["write_pages"](HERE)
+autosummary_context = {"guides": reference["guides"]()}
 
 
 def unlink_inherited(
@@ -105,10 +129,25 @@ def unlink_inherited(
 ) -> None:
     """Take references to scikit-learn's own pages out of methods that come from there."""
     if getattr(obj, "__module__", "").startswith("sklearn"):
-        text = re.sub(r":(?:ref|term):`([^<`]*?)\s*(?:<[^>`]*>)?`", r"\1", "\n".join(lines))
+        text = re.sub(
+            r":(?:ref|term):`([^<`]*?)\s*(?:<[^>`]*>)?`",
+            r"\1",
+            "\n".join(lines),
+        )
         lines[:] = text.split("\n")
+
+
+def describe_thumbnails(app: Any, doctree: Any) -> None:
+    """Say of the picture of an example, to those who do not see it, whose it is."""
+    for image in doctree.findall(lambda node: node.tagname == "image"):
+        example = re.search(r"sphx_glr_plot_(\w+)_thumb", image["uri"])
+        if example and not image.get("alt"):
+            image["alt"] = (
+                f"Picture of the example {example[1].replace('_', ' ')}"
+            )
 
 
 def setup(app: Any) -> None:
     """Connect what is ours."""
+    app.connect("doctree-read", describe_thumbnails)
     app.connect("autodoc-process-docstring", unlink_inherited, priority=1)

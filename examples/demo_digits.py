@@ -49,30 +49,41 @@ def draw(model, X, path):
     """Show the surest samples of each cluster, the clusters ordered by size, with their weights."""
     surest = model.predict_proba(X)
     order = np.argsort(model.cluster_sizes_)[::-1]
-    n_shown = 12
-    figure, axes = plt.subplots(
-        len(order), n_shown, figsize=(9, 7.5), gridspec_kw={"wspace": 0.05, "hspace": 0.15}
-    )
+    n_shown = 7
+    figure, axes = plt.subplots(len(order), n_shown, figsize=(5.6, 6.2))
     for row, cluster in zip(axes, order, strict=True):
         members = np.flatnonzero(model.labels_ == cluster)
-        best = members[np.argsort(-surest[members, cluster], kind="stable")][:n_shown]
+        certain_first = np.argsort(-surest[members, cluster], kind="stable")
         for axis in row:
             axis.set_axis_off()
-        for axis, sample in zip(row, best, strict=False):
+        for axis, sample in zip(row, members[certain_first], strict=False):
             axis.imshow(X[sample].reshape(8, 8), cmap="gray_r")
-        row[0].text(
-            -0.35,
-            0.5,
-            f"{model.cluster_sizes_[cluster]} samples\nweight {model.class_weights_[cluster]:.1f}",
-            transform=row[0].transAxes,
+        size = model.cluster_sizes_[cluster]
+        weight = model.class_weights_[cluster]
+        for place, number in ((-2.0, f"{size}"), (-0.4, f"{weight:.1f}")):
+            row[0].text(
+                place,
+                0.5,
+                number,
+                transform=row[0].transAxes,
+                ha="right",
+                va="center",
+                fontsize=14,
+            )
+    for place, title in ((-2.0, "size"), (-0.4, "weight")):
+        axes[0, 0].text(
+            place,
+            1.25,
+            title,
+            transform=axes[0, 0].transAxes,
             ha="right",
-            va="center",
-            fontsize=9,
+            fontsize=14,
         )
-    figure.subplots_adjust(left=0.16, right=0.98, top=0.91, bottom=0.02)
-    figure.suptitle("Long-tailed digits: the surest samples of each cluster", fontsize=12)
+    figure.subplots_adjust(
+        left=0.27, right=0.99, top=0.92, bottom=0.01, wspace=0.05, hspace=0.12
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=160)
     print(f"\nThe clusters of the long-tailed digits are drawn in {path}.")
 
 
@@ -94,7 +105,9 @@ def main():
         compare("the same, long tail", X_lt, y_lt, long_tailed, expected=3)
         by_image = MiniClustering(10, random_state=0)
         compare("digits, 8x8 images", images, y, by_image, expected=30)
-    print("about: roughly how many seconds; on busy cores several times as many.")
+    print(
+        "about: roughly how many seconds; on busy cores several times as many."
+    )
     print("ARI: adjusted Rand index; CAA: accuracy averaged over the classes.")
     draw(long_tailed, X_lt, output / "digits.png")
 

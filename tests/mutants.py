@@ -408,7 +408,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("right=True", "right=False"),
             ("distances = torch.minimum(distances, closest[:, None], out=distances)", "pass"),
             ("centers.T, alpha=-2)", "centers.T, alpha=-1)"),
-            ("if shift <= threshold or not len(moved)", "if not len(moved)"),
+            ("if length <= threshold or not n_moved", "if not n_moved"),
             ("previous[moved], n_clusters)", "labels[moved], n_clusters)"),
             ("sums + gained", "sums - gained"),
             ("inertia = (distances + norms)", "inertia = distances"),
@@ -623,7 +623,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "base/test_fine_tuning.py",
         [
             ("super().train(False)", "super().train(mode)"),
-            ("copy.deepcopy(frozen).requires_grad_(True)", "copy.deepcopy(frozen)"),
+            ("tuned.backbone.get_parameter(name).requires_grad_(True)", "pass"),
             ("tuned.requires_grad_(False)", "tuned"),
             ('graph, n_clusters) == "tuned"', 'graph, n_clusters) == "plain"'),
         ],
@@ -677,6 +677,11 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("_confidences(labels[rows].cpu(), opinion).sum()", "opinion.amax(dim=1).sum()"),
             ("[torch.stack(losses).argmin()]", "[-1]"),
         ],
+    ),
+    (
+        "numerics/_widest.py",
+        "base/test_accelerators.py",
+        [("torch.float32 if", "torch.float64 if")],
     ),
     (
         "calibration/_outliers.py",

@@ -17,19 +17,23 @@ import pytest
 DOC = Path(__file__).parents[1] / "doc"
 PAGES = [DOC / "start.md", DOC / "adding_a_method.md", *sorted((DOC / "guide").glob("[!i]*.md"))]
 BLOCK = re.compile(r"^( *)```(python|text)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-EXAMPLES = sorted((DOC.parent / "examples").glob("plot_*.py"))
+EXAMPLES = sorted((DOC.parent / "examples").glob("*/plot_*.py"))
 PUBLIC = ["", "calibration", "callbacks", "datasets", "display", "exceptions", "metrics"]
 PUBLIC += ["pretraining", "report"]
 # Exported for other rooms of the package, or too small for a page.
 BESIDE = {
     "skdeepcluster.__version__",
+    "skdeepcluster.calibration.FAMILIAR_ROWS",
     "skdeepcluster.calibration.MOST_ROWS",
     "skdeepcluster.calibration.ConfidenceHead",
+    "skdeepcluster.calibration.NearestMean",
     "skdeepcluster.calibration.accuracy_interval",
     "skdeepcluster.calibration.collect_votes",
     "skdeepcluster.calibration.confident_in",
     "skdeepcluster.calibration.fit_confidence",
+    "skdeepcluster.calibration.learn_familiar",
     "skdeepcluster.calibration.n_epochs",
+    "skdeepcluster.calibration.outlier_ranks",
     "skdeepcluster.calibration.overruled",
     "skdeepcluster.calibration.vote_loss",
     "skdeepcluster.datasets.IMAGE_EXTENSIONS",
@@ -48,6 +52,29 @@ def test_the_reference_has_every_public_name():
     assert len(documented) == len(set(documented))
     assert set(documented) == exported - BESIDE
     assert exported >= BESIDE
+
+
+def test_every_section_of_the_reference_leads_to_pages_that_exist():
+    reference = runpy.run_path(str(DOC / "api_reference.py"))
+    assert reference["ABOUT"].keys() == reference["API_REFERENCE"].keys()
+    for pages in reference["guides"]().values():
+        assert pages
+        for page in pages:
+            assert (DOC / f"{page.lstrip('/')}.md").exists(), page
+
+
+@pytest.mark.parametrize("page", sorted(DOC.glob("**/*.md")), ids=lambda path: path.stem)
+def test_code_is_no_wider_than_its_column(page):
+    for _, kind, text in BLOCK.findall(page.read_text()):
+        if kind == "python":
+            assert max(map(len, text.splitlines())) <= 79
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_no_wider_than_their_column(example):
+    code = re.sub(r'^""".*?^"""', "", example.read_text(), count=1, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in code.splitlines() if not line.startswith("#")]
+    assert max(map(len, lines)) <= 79
 
 
 def test_every_estimator_links_to_its_page():

@@ -52,6 +52,9 @@ class EmbeddingOpinion(nn.Module):
 class CalibratedDeepClustering(TwoStageClusterer):
     """Cluster with two heads: one finds the clusters, the other how far to trust them.
 
+    The method of Y. Jia, J. Cheng, H. Liu and J. Hou, "Towards calibrated deep clustering network"
+    (ICLR, 2025).
+
     The embedding of the data is divided into small regions. The calibration head learns, for every
     sample, the mean prediction of the clustering head in the sample's region: where neighbours
     disagree, it is unsure. Its confidences decide which samples the clustering head learns from,
@@ -219,8 +222,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
 
     References
     ----------
-    Y. Jia, J. Cheng, et al. "Towards calibrated deep clustering network." International Conference
-    on Learning Representations (ICLR), 2025.
+    Y. Jia, J. Cheng, H. Liu, J. Hou. "Towards calibrated deep clustering network." International
+    Conference on Learning Representations (ICLR), 2025. arXiv:2403.02998.
 
     Examples
     --------

@@ -69,6 +69,8 @@ HEAD_FIT = Recipe(batch_size=512, learning_rate=1e-2, max_steps=60)
 class StableClusterDiscrimination(DeepClusterer):
     """Cluster in one stage: encoder and clusters learn together, without a pretraining.
 
+    The method of Q. Qian, "Stable cluster discrimination for deep clustering" (ICCV, 2023).
+
     Every sample has a cluster, assigned anew whenever it is seen. Unit centres learn from the
     samples of their own cluster alone, which keeps them stable while the encoder moves; the
     encoder learns to predict the clusters by the centres as they were when the epoch began. Several

@@ -61,7 +61,10 @@ FEWEST_STEPS = 10
 
 
 class GenerativeCalibrationClustering(TwoStageClusterer):
-    """Cluster with the help of generated samples, equally many of each cluster (GCC).
+    """Cluster with generated samples, equally many of each cluster; a reconstruction of GCC.
+
+    The method of H. Xia, H. Huang and Z. Ding, "GCC: generative calibration clustering" (2024), as
+    far as it could be reconstructed: the paper's equations were not available to us.
 
     Pretraining, a start and a head as :class:`MiniClustering`'s. Then a diffusion model learns to
     generate samples of a given cluster. Encoder and head are trained on real and generated samples
@@ -69,9 +72,9 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     large ones, so training does not forget them. In every round samples are labelled anew, the
     generator is trained on, and samples are generated anew. :meth:`sample` gives more of them.
 
-    The paper's equations were not available: this is reconstructed from the paper's description.
-    See the user guide for what was inferred. On feature arrays the training adds nothing to its
-    start on average; generated samples keep small clusters where there are many.
+    It is made from the paper's description; see the user guide for what was inferred. On feature
+    arrays the training adds nothing to its start on average; generated samples keep small clusters
+    where there are many.
 
     Parameters
     ----------
@@ -233,7 +236,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
 
     References
     ----------
-    H. Xia, H. Huang, Z. Ding. "GCC: generative calibration clustering." 2024.
+    H. Xia, H. Huang, Z. Ding. "GCC: generative calibration clustering." 2024. arXiv:2404.09115.
 
     J. Ho, A. Jain, P. Abbeel. "Denoising diffusion probabilistic models." Advances in Neural
     Information Processing Systems (NeurIPS), 2020.

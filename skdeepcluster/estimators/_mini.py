@@ -32,6 +32,9 @@ IMAGE_LOGIT_SCALE = 100.0
 class MiniClustering(TwoStageClusterer):
     """Cluster long-tailed data: a fine partition tells large classes from small ones.
 
+    The method of "Mini-cluster guided long-tailed deep clustering" (ICLR, 2026), named
+    MiniClustering there.
+
     An encoder maps samples to the unit sphere, where two heads divide them: a target head into
     `n_clusters` clusters and a mini head into many more mini-clusters. Confident predictions for
     one view of a sample are the training targets of the other view. A cluster that occupies many
@@ -204,7 +207,8 @@ class MiniClustering(TwoStageClusterer):
 
     References
     ----------
-    "MiniClustering", International Conference on Learning Representations (ICLR), 2026.
+    "Mini-cluster guided long-tailed deep clustering." International Conference on Learning
+    Representations (ICLR), 2026. https://openreview.net/forum?id=3JlljaiQwR lists its authors.
 
     Examples
     --------

@@ -44,7 +44,11 @@ REGIONS_PER_CLUSTER = 4
 
 
 class ProximityDeepClustering(DeepClusterer):
-    """Cluster without pseudo-labels: samples move towards their nearest neighbours (R-DC).
+    """Cluster by moving samples to their neighbours, no pseudo-labels; a reconstruction of R-DC.
+
+    The method of A. Shaheen, N. Mrabah, R. Ksantini and A. Alqaddoumi, "Rethinking deep clustering
+    paradigms: self-supervision is all you need" (Neural Networks, 2025), as far as it could be
+    reconstructed: the paper's equations were not available to us.
 
     First an auto-encoder learns codes between which one can interpolate: a critic tries to tell
     decoded mixtures of two codes from samples. The decoder is a perceptron for feature arrays, and
@@ -52,9 +56,9 @@ class ProximityDeepClustering(DeepClusterer):
     neighbours, those in crowds first. Which samples belong to which cluster is not decided before
     the end, by k-means on the codes, so no early mistake is learned.
 
-    The paper's equations were not available: this is reconstructed from the paper's description and
-    the auto-encoder of its authors' earlier method. See the user guide for what was inferred. On
-    feature arrays it is a little better than k-means on average, and worse on some.
+    It is made from the paper's description and the auto-encoder of its authors' earlier method. See
+    the user guide for what was inferred. On feature arrays it is a little better than k-means on
+    average, and worse on some.
 
     Parameters
     ----------
@@ -190,7 +194,7 @@ class ProximityDeepClustering(DeepClusterer):
     References
     ----------
     A. Shaheen, N. Mrabah, R. Ksantini, A. Alqaddoumi. "Rethinking deep clustering paradigms:
-    self-supervision is all you need." Neural Networks, 2025.
+    self-supervision is all you need." Neural Networks, 2025. arXiv:2503.03733.
 
     D. Berthelot, C. Raffel, A. Roy, I. Goodfellow. "Understanding and improving interpolation in
     autoencoders via an adversarial regularizer." International Conference on Learning

@@ -28,6 +28,9 @@ from skdeepcluster.objectives import BYOLObjective
 class BYOL(Pretrainer):
     """Learn an embedding by predicting how a slow copy of the network embeds the other view.
 
+    The method of J.-B. Grill and 13 others, "Bootstrap your own latent: a new approach to
+    self-supervised learning" (NeurIPS, 2020).
+
     There are no negatives. What is kept is the teacher, the average over many steps. Usable alone,
     as a step of a Pipeline, or as ``pretraining=`` of a clusterer.
 
@@ -120,8 +123,10 @@ class BYOL(Pretrainer):
 
     References
     ----------
-    J.-B. Grill, F. Strub, F. Altche, et al. "Bootstrap your own latent: a new approach to
-    self-supervised learning." Advances in Neural Information Processing Systems (NeurIPS), 2020.
+    J.-B. Grill, F. Strub, F. Altche, C. Tallec, P. H. Richemond, E. Buchatskaya, C. Doersch,
+    B. Avila Pires, Z. D. Guo, M. Gheshlaghi Azar, B. Piot, K. Kavukcuoglu, R. Munos, M. Valko.
+    "Bootstrap your own latent: a new approach to self-supervised learning." Advances in Neural
+    Information Processing Systems (NeurIPS), 2020. arXiv:2006.07733.
 
     Examples
     --------

@@ -27,6 +27,9 @@ from skdeepcluster.objectives import MoCoObjective
 class MoCo(Pretrainer):
     """Learn an embedding in which a view finds the other among many of earlier batches.
 
+    The method of X. Chen, H. Fan, R. Girshick and K. He, "Improved baselines with momentum
+    contrastive learning" (2020), known as MoCo v2.
+
     The other view and the negatives are embedded by a teacher, a slowly moving average of the
     network. Usable alone, as a step of a Pipeline, or as ``pretraining=`` of a clusterer.
 
@@ -118,7 +121,8 @@ class MoCo(Pretrainer):
     References
     ----------
     X. Chen, H. Fan, R. Girshick, K. He. "Improved baselines with momentum contrastive learning."
-    2020. Its shuffled batches are left out: batch normalisation sees whole batches here.
+    2020. arXiv:2003.04297. Its shuffled batches are left out: batch normalisation sees whole
+    batches here.
 
     Examples
     --------

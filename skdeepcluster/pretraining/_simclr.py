@@ -26,6 +26,9 @@ from skdeepcluster.training import Schedule, one_cycle
 class SimCLR(Pretrainer):
     """Learn an embedding in which two views of a sample find each other among all of the batch.
 
+    The method of T. Chen, S. Kornblith, M. Norouzi and G. Hinton, "A simple framework for
+    contrastive learning of visual representations" (ICML, 2020).
+
     Usable alone, as a step of a Pipeline, or as ``pretraining=`` of a clusterer.
 
     Parameters
@@ -110,6 +113,7 @@ class SimCLR(Pretrainer):
     ----------
     T. Chen, S. Kornblith, M. Norouzi, G. Hinton. "A simple framework for contrastive learning of
     visual representations." International Conference on Machine Learning (ICML), 2020.
+    arXiv:2002.05709.
 
     Examples
     --------

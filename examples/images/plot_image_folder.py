@@ -35,14 +35,24 @@ from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.pretraining import SimCLR
 
 temporary = tempfile.TemporaryDirectory()
-folder, result = Path(temporary.name) / "tiles", Path(temporary.name) / "clusters"
+folder, result = (
+    Path(temporary.name) / "tiles",
+    Path(temporary.name) / "clusters",
+)
 folder.mkdir()
 side = 40
-photographs = dict(zip(("temple", "flower"), load_sample_images().images, strict=True))
+photographs = dict(
+    zip(("temple", "flower"), load_sample_images().images, strict=True)
+)
 for name, photograph in photographs.items():
-    n_rows, n_columns = photograph.shape[0] // side, photograph.shape[1] // side
+    n_rows, n_columns = (
+        photograph.shape[0] // side,
+        photograph.shape[1] // side,
+    )
     for row, column in np.ndindex(n_rows, n_columns):
-        tile = photograph[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        tile = photograph[
+            row * side : (row + 1) * side, column * side : (column + 1) * side
+        ]
         Image.fromarray(tile).save(folder / f"{name}-{row:02}-{column:02}.png")
 
 # %%
@@ -65,13 +75,17 @@ print(files)
 # twenty epochs of SimCLR. It is too small for several threads to be of use.
 
 torch.set_num_threads(1)
-simclr = SimCLR(backbone="test_byobnet", max_epochs=20, batch_size=32, random_state=0).fit(files)
+simclr = SimCLR(
+    backbone="test_byobnet", max_epochs=20, batch_size=32, random_state=0
+).fit(files)
 
 # %%
 # Nobody can say how many kinds of tiles there are. Six are a guess.
 
 n_clusters = 6
-model = MiniClustering(n_clusters, backbone=simclr.backbone_, random_state=0, verbose=1)
+model = MiniClustering(
+    n_clusters, backbone=simclr.backbone_, random_state=0, verbose=1
+)
 model.fit(files)
 for path, label in list(zip(model.paths_, model.labels_, strict=True))[:3]:
     print(Path(path).name, label)
@@ -81,7 +95,10 @@ for path, label in list(zip(model.paths_, model.labels_, strict=True))[:3]:
 # them to the size of the fit.
 
 print("the same again:", np.array_equal(model.predict(folder), model.labels_))
-print("some files:", model.predict([folder / "temple-00-00.png", folder / "flower-05-07.png"]))
+print(
+    "some files:",
+    model.predict([folder / "temple-00-00.png", folder / "flower-05-07.png"]),
+)
 
 # %%
 # A table, and a folder for each cluster
@@ -94,7 +111,9 @@ result.mkdir()
 with open(result / "clusters.csv", "w", newline="") as table:
     writer = csv.writer(table)
     writer.writerow(["file", "cluster", "confidence"])
-    for path, label, sure in zip(model.paths_, model.labels_, confidence, strict=True):
+    for path, label, sure in zip(
+        model.paths_, model.labels_, confidence, strict=True
+    ):
         writer.writerow([Path(path).name, label, f"{sure:.2f}"])
         (result / str(label)).mkdir(exist_ok=True)
         shutil.copy(path, result / str(label))
@@ -123,18 +142,33 @@ print(f"KMeans: {homogeneity_score(from_temple, kmeans.labels_):.2f}")
 print(f"MiniClustering: {homogeneity_score(from_temple, model.labels_):.2f}")
 
 # Clusters of the two that have many tiles in common get the same colour.
-_, partners = linear_sum_assignment(-contingency_matrix(kmeans.labels_, model.labels_))
+_, partners = linear_sum_assignment(
+    -contingency_matrix(kmeans.labels_, model.labels_)
+)
 partitions = partners[kmeans.labels_], model.labels_
 colors = np.array(
-    [(0, 114, 178), (230, 159, 0), (0, 158, 115), (240, 228, 66), (86, 180, 233), (204, 121, 167)]
+    [
+        (0, 114, 178),
+        (230, 159, 0),
+        (0, 158, 115),
+        (240, 228, 66),
+        (86, 180, 233),
+        (204, 121, 167),
+    ]
 )
 figure, axes = plt.subplots(2, 3, figsize=(6.6, 3.2), layout="constrained")
-for (name, photograph), row_of_axes in zip(photographs.items(), axes, strict=True):
+for (name, photograph), row_of_axes in zip(
+    photographs.items(), axes, strict=True
+):
     row_of_axes[0].imshow(photograph)
-    inside = [name in Path(path).name for path in model.paths_]  # in the order of their names
+    inside = [
+        name in Path(path).name for path in model.paths_
+    ]  # in the order of their names
     for axis, labels in zip(row_of_axes[1:], partitions, strict=True):
         axis.imshow(colors[labels[inside]].reshape(n_rows, n_columns, 3))
-for axis, title in zip(axes[0], ("Photograph", "KMeans", "MiniClustering"), strict=True):
+for axis, title in zip(
+    axes[0], ("Photograph", "KMeans", "MiniClustering"), strict=True
+):
     axis.set_title(title)
 for axis in axes.flat:
     axis.set_axis_off()
@@ -147,13 +181,19 @@ plt.show()
 # Ten files of each folder, taken at random, beside the colour that the cluster has above.
 
 rng = np.random.default_rng(0)
-figure, axes = plt.subplots(n_clusters, 11, figsize=(6.6, 4), layout="constrained")
+figure, axes = plt.subplots(
+    n_clusters, 11, figsize=(6.6, 4), layout="constrained"
+)
 figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for cluster, row_of_axes in enumerate(axes):
     members = sorted((result / str(cluster)).iterdir())
     row_of_axes[0].imshow(np.tile(colors[cluster], (side, side, 1)))
-    row_of_axes[0].text(side / 2, side / 2, len(members), ha="center", va="center")
-    for axis, path in zip(row_of_axes[1:], rng.permutation(members), strict=False):
+    row_of_axes[0].text(
+        side / 2, side / 2, len(members), ha="center", va="center"
+    )
+    for axis, path in zip(
+        row_of_axes[1:], rng.permutation(members), strict=False
+    ):
         axis.imshow(Image.open(path))
     for axis in row_of_axes:
         axis.set_axis_off()
@@ -167,7 +207,7 @@ temporary.cleanup()
 #
 # * :class:`~skdeepcluster.datasets.ImageFiles`: sizes, damaged files, endings.
 # * :doc:`/guide/features_or_images`: pretrained networks, and working without a connection.
-# * :ref:`sphx_glr_auto_examples_plot_images_byol.py`: what the pretraining does.
+# * :ref:`sphx_glr_auto_examples_images_plot_images_byol.py`: what the pretraining does.
 # * :doc:`/guide/big_data`: folders that do not fit into memory.
 
 # sphinx_gallery_thumbnail_number = 2

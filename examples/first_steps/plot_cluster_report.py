@@ -32,7 +32,9 @@ report
 # Two clusters are much less sure than the others. One is the largest, twice as large as most; the
 # other is the smallest by far.
 
-report.to_frame().nsmallest(3, "confidence")[["size", "confidence", "nearest"]].round(2)
+report.to_frame().nsmallest(3, "confidence")[
+    ["size", "confidence", "nearest"]
+].round(2)
 
 # %%
 # Typical images
@@ -41,7 +43,8 @@ report.to_frame().nsmallest(3, "confidence")[["size", "confidence", "nearest"]].
 # The first picture of each row is the medoid of the cluster, the others are those that are next
 # nearest to its mean in the embedding. Beside them stand size and mean confidence.
 
-ImageGridDisplay.from_estimator(model, X, images=images, cmap="gray_r")
+grid = ImageGridDisplay.from_estimator(model, X, images=images, cmap="gray_r")
+grid.figure_.suptitle("Representatives of the ten clusters")
 plt.show()
 
 # %%
@@ -61,7 +64,9 @@ for row, record in zip(axes, doubtful, strict=True):
     for axis, sample in zip(row, record["least_certain"], strict=True):
         axis.imshow(images[sample], cmap="gray_r")
         axis.set(xticks=[], yticks=[])
-figure.suptitle("The least certain of the four least sure clusters", fontsize="medium")
+figure.suptitle(
+    "The least certain of the four least sure clusters", fontsize="medium"
+)
 plt.show()
 
 # %%
@@ -96,6 +101,6 @@ for record in doubtful[:2]:
 #
 # * :doc:`/guide/reading_the_clusters`: all columns of the report, and the words of texts.
 # * :doc:`/guide/confidences`: what the confidences mean.
-# * :ref:`sphx_glr_auto_examples_plot_number_of_clusters.py`: how many clusters there are.
+# * :ref:`sphx_glr_auto_examples_judging_plot_number_of_clusters.py`: how many clusters there are.
 
 # sphinx_gallery_thumbnail_number = 1

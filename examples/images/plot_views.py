@@ -33,7 +33,9 @@ digits = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
 side = 32
 tiles = []
 for photograph in load_sample_images().images:
-    for row, column in np.ndindex(photograph.shape[0] // side, photograph.shape[1] // side):
+    for row, column in np.ndindex(
+        photograph.shape[0] // side, photograph.shape[1] // side
+    ):
         top, left = row * side, column * side
         tiles.append(photograph[top : top + side, left : left + side])
 tiles = np.stack(tiles).transpose(0, 3, 1, 2)
@@ -45,10 +47,15 @@ for disc, is_red in zip(discs, rng.random(200) < 0.5, strict=True):
     radius, (down, right) = rng.uniform(3, 5), rng.uniform(6, 10, size=2)
     inside = (rows - down) ** 2 + (columns - right) ** 2 < radius**2
     disc[:] = rng.normal(0.5, 0.02, size=disc.shape)
-    disc[:, inside] = np.array([[0.8], [0.3], [0.3]] if is_red else [[0.3], [0.52], [0.3]])
+    disc[:, inside] = np.array(
+        [[0.8], [0.3], [0.3]] if is_red else [[0.3], [0.52], [0.3]]
+    )
 
 sets = {"digits": digits, "photographs": tiles, "discs": discs}
-views = {name: SimCLR(max_epochs=0, random_state=0).fit(X).views_ for name, X in sets.items()}
+views = {
+    name: SimCLR(max_epochs=0, random_state=0).fit(X).views_
+    for name, X in sets.items()
+}
 for name, chosen in views.items():
     print(f"{name:12}", ", ".join(chosen))
 
@@ -68,8 +75,12 @@ kinds = {
     "crop": still,
     "slight crop": still | {"scale": (0.7, 1.0)},
     "mirror": still | whole | {"flip": 1.0},
-    "light": still | whole | {"jitter": (0.4, 0.4, 0, 0), "jitter_probability": 1.0},
-    "colour": still | whole | {"jitter": (0, 0, 0.4, 0.1), "jitter_probability": 1.0},
+    "light": still
+    | whole
+    | {"jitter": (0.4, 0.4, 0, 0), "jitter_probability": 1.0},
+    "colour": still
+    | whole
+    | {"jitter": (0, 0, 0.4, 0.1), "jitter_probability": 1.0},
     "grey": still | whole | {"grey_probability": 1.0},
 }
 generator = torch.Generator().manual_seed(0)
@@ -79,16 +90,26 @@ for number, (name, X) in enumerate(sets.items()):
     image = torch.from_numpy(X[[shown[name]]])
     image = image / 255 if image.dtype == torch.uint8 else image
     pair = axes[2 * number : 2 * number + 2]
-    for kind, parameters, column in zip(kinds, kinds.values(), pair.T[1:], strict=True):
+    for kind, parameters, column in zip(
+        kinds, kinds.values(), pair.T[1:], strict=True
+    ):
         chosen = kind in views[name]
         if kind in ("colour", "grey") and len(image[0]) == 1:
             continue
         for axis in column:
             seen = RandomImageViews(**parameters)(image, generator)[0]
-            axis.imshow(seen.permute(1, 2, 0).numpy(), cmap="gray_r", vmin=0, vmax=1)
-        style = {"color": "#0072b2", "weight": "bold"} if chosen else {"color": "0.5"}
+            axis.imshow(
+                seen.permute(1, 2, 0).numpy(), cmap="gray_r", vmin=0, vmax=1
+            )
+        style = (
+            {"color": "#0072b2", "weight": "bold"}
+            if chosen
+            else {"color": "0.5"}
+        )
         column[0].set_title(kind, fontsize=9, **style)
-    pair[0, 0].imshow(image[0].permute(1, 2, 0).numpy(), cmap="gray_r", vmin=0, vmax=1)
+    pair[0, 0].imshow(
+        image[0].permute(1, 2, 0).numpy(), cmap="gray_r", vmin=0, vmax=1
+    )
     pair[0, 0].set_title(name, fontsize=9)
 for axis in axes.flat:
     axis.set_axis_off()
@@ -104,8 +125,16 @@ plt.show()
 
 for name, model, X in (
     ("KMeans on the pixels", KMeans(10, n_init=10, random_state=0), pixels),
-    ("MiniClustering on the pixels", MiniClustering(10, random_state=0), pixels),
-    ("MiniClustering on the images", MiniClustering(10, random_state=0), digits),
+    (
+        "MiniClustering on the pixels",
+        MiniClustering(10, random_state=0),
+        pixels,
+    ),
+    (
+        "MiniClustering on the images",
+        MiniClustering(10, random_state=0),
+        digits,
+    ),
 ):
     print(f"{name:30}{adjusted_rand_score(y, model.fit_predict(X)):.2f}")
 
@@ -118,4 +147,4 @@ for name, model, X in (
 # published views are ``["crop", "mirror", "light", "colour", "grey", "blur", "solarize"]``.
 #
 # * :doc:`/guide/features_or_images`: how views are chosen, and pretrained networks.
-# * :ref:`sphx_glr_auto_examples_plot_images_byol.py`: another pretraining.
+# * :ref:`sphx_glr_auto_examples_images_plot_images_byol.py`: another pretraining.

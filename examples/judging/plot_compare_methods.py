@@ -33,12 +33,17 @@ from skdeepcluster import (
     StableClusterDiscrimination,
 )
 from skdeepcluster.datasets import make_long_tailed
-from skdeepcluster.metrics import class_averaged_accuracy, expected_calibration_error
+from skdeepcluster.metrics import (
+    class_averaged_accuracy,
+    expected_calibration_error,
+)
 
 X, y = load_digits(return_X_y=True)
 data = {
     "digits": (X, y),
-    "long-tailed digits": make_long_tailed(X, y, imbalance_ratio=10, random_state=0),
+    "long-tailed digits": make_long_tailed(
+        X, y, imbalance_ratio=10, random_state=0
+    ),
 }
 for name, (_, classes) in data.items():
     print(f"{name}: {np.bincount(classes)}")
@@ -54,13 +59,19 @@ for name, (_, classes) in data.items():
 models = {
     "KMeans": KMeans(10, n_init=10, random_state=0),
     "Birch": Birch(n_clusters=10),
-    "GaussianMixture": GaussianMixture(10, covariance_type="diag", random_state=0),
+    "GaussianMixture": GaussianMixture(
+        10, covariance_type="diag", random_state=0
+    ),
     "HDBSCAN": HDBSCAN(copy=True),
     "MiniClustering": MiniClustering(10, random_state=0),
     "CalibratedDeepClustering": CalibratedDeepClustering(10, random_state=0),
-    "StableClusterDiscrimination": StableClusterDiscrimination(10, random_state=0),
+    "StableClusterDiscrimination": StableClusterDiscrimination(
+        10, random_state=0
+    ),
     "ProximityDeepClustering": ProximityDeepClustering(10, random_state=0),
-    "GenerativeCalibrationClustering": GenerativeCalibrationClustering(10, random_state=0),
+    "GenerativeCalibrationClustering": GenerativeCalibrationClustering(
+        10, random_state=0
+    ),
 }
 # The first fit of a process loads torch; that is not to be counted.
 _ = MiniClustering(2).fit(X[:10])
@@ -79,17 +90,25 @@ for name, (samples, classes) in data.items():
         started = time.perf_counter()
         found = labels[name, method] = model.fit_predict(samples)
         seconds = time.perf_counter() - started
-        ari, caa = adjusted_rand_score(classes, found), class_averaged_accuracy(classes, found)
+        ari, caa = (
+            adjusted_rand_score(classes, found),
+            class_averaged_accuracy(classes, found),
+        )
         ece = np.nan
         if hasattr(model, "predict_proba"):
-            ece = expected_calibration_error(classes, model.predict_proba(samples))
+            ece = expected_calibration_error(
+                classes, model.predict_proba(samples)
+            )
         scores[name, method] = ari, caa, ece, seconds
         shown = f"{ece:.2f}" if ece == ece else "   -"
         print(f"{method:32} {ari:.2f}  {caa:.2f}  {shown} {seconds:8.1f}")
 
 for name in data:
     found = labels[name, "HDBSCAN"]
-    print(f"HDBSCAN on {name}: {found.max() + 1} clusters, {np.mean(found == -1):.0%} left out")
+    print(
+        f"HDBSCAN on {name}: {found.max() + 1} clusters,"
+        f" {np.mean(found == -1):.0%} left out"
+    )
 
 # %%
 # Where do they agree?
@@ -114,7 +133,9 @@ axis.imshow(agreement, cmap="Blues", vmin=0, vmax=1.8)
 for row, column in np.ndindex(agreement.shape):
     shown = f"{agreement[row, column]:.2f}"
     axis.text(column, row, shown, ha="center", va="center", fontsize="small")
-axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+axis.set_xticks(
+    range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor"
+)
 axis.set_yticks(range(len(names)), names)
 axis.tick_params(length=0)
 axis.set_title("Agreement on the digits (adjusted Rand index)")
@@ -137,10 +158,14 @@ plt.show()
 # the README has medians over three seeds on five arrays, and :doc:`/guide/choosing_a_method` says
 # what to make of them.
 
-figure, axes = plt.subplots(1, 2, figsize=(7.2, 4.2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(7.2, 4.2), sharey=True, layout="constrained"
+)
 places = np.arange(len(names))[::-1]
 for axis, name in zip(axes, data, strict=True):
-    ari, caa, ece, seconds = np.array([scores[name, method] for method in names]).T
+    ari, caa, ece, seconds = np.array(
+        [scores[name, method] for method in names]
+    ).T
     axis.plot(ari, places + 0.1, "o", color="tab:blue", label="ARI")
     axis.plot(caa, places - 0.1, "s", color="tab:orange", label="CAA")
     axis.plot(ece, places, "x", color="black", label="ECE (lower is better)")
@@ -152,7 +177,9 @@ for axis, name in zip(axes, data, strict=True):
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
 axes[0].set_yticks(places, names)
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure.legend(
+    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+)
 plt.show()
 
 # %%
@@ -164,7 +191,7 @@ plt.show()
 #   :class:`~skdeepcluster.StableClusterDiscrimination`,
 #   :class:`~skdeepcluster.ProximityDeepClustering` and
 #   :class:`~skdeepcluster.GenerativeCalibrationClustering` have the parameters.
-# * :ref:`sphx_glr_auto_examples_plot_long_tails.py`: what happens to the small classes.
-# * :ref:`sphx_glr_auto_examples_plot_confidence.py`: what to do with the probabilities.
+# * :ref:`sphx_glr_auto_examples_arrays_plot_long_tails.py`: what happens to the small classes.
+# * :ref:`sphx_glr_auto_examples_judging_plot_confidence.py`: what to do with the probabilities.
 
 # sphinx_gallery_thumbnail_number = 2

@@ -41,7 +41,8 @@ for number in numbers:
     sizes = other.cluster_sizes_
     print(
         f"{number:8}{model.head_scores_[number]:7.3f}"
-        f"{adjusted_rand_score(y, other.labels_):6.2f}{sizes.min():10}{sizes.max():9}"
+        f"{adjusted_rand_score(y, other.labels_):6.2f}"
+        f"{sizes.min():10}{sizes.max():9}"
     )
 
 # %%
@@ -59,7 +60,10 @@ for number in numbers:
 
 split = ShuffleSplit(n_splits=1, test_size=0.3, random_state=0)
 search = GridSearchCV(
-    MiniClustering(random_state=0), {"n_clusters": numbers}, cv=split, refit=False
+    MiniClustering(random_state=0),
+    {"n_clusters": numbers},
+    cv=split,
+    refit=False,
 ).fit(X)
 scores = search.cv_results_["mean_test_score"]
 print("chosen:", search.best_params_)
@@ -81,7 +85,9 @@ print(dict(zip(numbers, shares.round(2).tolist(), strict=True)))
 # it takes a fraction of the time.
 
 silhouettes = [
-    silhouette_score(X, KMeans(number, n_init=10, random_state=0).fit_predict(X))
+    silhouette_score(
+        X, KMeans(number, n_init=10, random_state=0).fit_predict(X)
+    )
     for number in numbers
 ]
 curves = {
@@ -91,11 +97,19 @@ curves = {
     "Grid search: share of the limit": shares,
 }
 
-figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.8), sharex=True, layout="constrained")
+figure, axes = plt.subplots(
+    2, 2, figsize=(6.8, 4.8), sharex=True, layout="constrained"
+)
 for axis, (name, values) in zip(axes.flat, curves.items(), strict=True):
     axis.axvline(10, color="0.7", linestyle="--")
     axis.plot(numbers, values, "o-", color="tab:blue")
-    axis.plot(numbers[np.argmax(values)], np.max(values), "o", color="tab:orange", markersize=9)
+    axis.plot(
+        numbers[np.argmax(values)],
+        np.max(values),
+        "o",
+        color="tab:orange",
+        markersize=9,
+    )
     axis.set(title=name, xticks=numbers)
 for axis in axes[1]:
     axis.set_xlabel("number of clusters")
@@ -126,5 +140,6 @@ plt.show()
 # -----------------
 #
 # * :doc:`/guide/number_of_clusters`: choosing by looking, and pairs of clusters that may be one.
-# * :ref:`sphx_glr_auto_examples_plot_digits.py`: samples of each cluster, surest and least sure.
-# * :ref:`sphx_glr_auto_examples_plot_confidence.py`: the probabilities behind the score.
+# * :ref:`sphx_glr_auto_examples_first_steps_plot_digits.py`: samples of each cluster, surest and
+#   least sure.
+# * :ref:`sphx_glr_auto_examples_judging_plot_confidence.py`: the probabilities behind the score.

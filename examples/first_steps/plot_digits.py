@@ -49,8 +49,14 @@ print(labels[:10])
 kmeans = KMeans(n_clusters=10, n_init=10, random_state=0).fit(X)
 
 print("                 ARI   NMI")
-for name, found in {"KMeans": kmeans.labels_, "MiniClustering": labels}.items():
-    ari, nmi = adjusted_rand_score(y, found), normalized_mutual_info_score(y, found)
+for name, found in {
+    "KMeans": kmeans.labels_,
+    "MiniClustering": labels,
+}.items():
+    ari, nmi = (
+        adjusted_rand_score(y, found),
+        normalized_mutual_info_score(y, found),
+    )
     print(f"{name:15}{ari:5.2f} {nmi:5.2f}")
 
 # %%
@@ -62,7 +68,10 @@ for name, found in {"KMeans": kmeans.labels_, "MiniClustering": labels}.items():
 print("on new data      ARI   NMI")
 for name, estimator in {"KMeans": kmeans, "MiniClustering": model}.items():
     found = estimator.predict(X_new)
-    ari, nmi = adjusted_rand_score(y_new, found), normalized_mutual_info_score(y_new, found)
+    ari, nmi = (
+        adjusted_rand_score(y_new, found),
+        normalized_mutual_info_score(y_new, found),
+    )
     print(f"{name:15}{ari:5.2f} {nmi:5.2f}")
 
 # %%
@@ -96,11 +105,16 @@ for cluster in order:
     surest.append(members[:8])
     least_sure.append(members[-8:])
 
-figure, axes = plt.subplots(1, 2, figsize=(6.8, 4.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(6.8, 4.4), sharey=True, layout="constrained"
+)
 figure.get_layout_engine().set(wspace=0.05)
 titles = "the eight surest samples", "the eight least sure"
-for axis, samples, title in zip(axes, (surest, least_sure), titles, strict=True):
-    pictures = X[samples].reshape(10, 8, 8, 8)  # cluster, sample, height, width
+for axis, samples, title in zip(
+    axes, (surest, least_sure), titles, strict=True
+):
+    # The axes: cluster, sample, height, width.
+    pictures = X[samples].reshape(10, 8, 8, 8)
     pictures = np.pad(pictures, ((0, 0), (0, 0), (1, 1), (1, 1)))
     axis.imshow(pictures.transpose(0, 2, 1, 3).reshape(100, 80), cmap="gray_r")
     axis.set_title(title)
@@ -116,6 +130,7 @@ plt.show()
 # -----------------
 #
 # * :class:`~skdeepcluster.MiniClustering`: all parameters, most of which the others share.
-# * :ref:`sphx_glr_auto_examples_plot_confidence.py`: what the probabilities mean.
-# * :ref:`sphx_glr_auto_examples_plot_embeddings_pipeline.py`: embeddings, in a Pipeline.
-# * :ref:`sphx_glr_auto_examples_plot_number_of_clusters.py`, if you do not know that there are ten.
+# * :ref:`sphx_glr_auto_examples_judging_plot_confidence.py`: what the probabilities mean.
+# * :ref:`sphx_glr_auto_examples_arrays_plot_embeddings_pipeline.py`: embeddings, in a Pipeline.
+# * :ref:`sphx_glr_auto_examples_judging_plot_number_of_clusters.py`, if you do not know that
+#   there are ten.

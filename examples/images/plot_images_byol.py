@@ -37,10 +37,20 @@ for image, pattern in zip(X, y, strict=True):
     width, place = rng.uniform(4, 6), rng.uniform(0, 2 * np.pi, size=2)
     across = np.sin(2 * np.pi * rows / width + place[0])
     down = np.sin(2 * np.pi * columns / width + place[1])
-    waves = [across, down, 1.6 * across * down, np.maximum(across, down), np.minimum(across, down)]
+    waves = [
+        across,
+        down,
+        1.6 * across * down,
+        np.maximum(across, down),
+        np.minimum(across, down),
+    ]
     threads = 1 / (1 + np.exp(-4 * waves[pattern]))
     dark, light = rng.uniform(0, 0.3), rng.uniform(0.7, 1)
-    picture = dark + (light - dark) * threads + rng.normal(scale=0.08, size=(side, side))
+    picture = (
+        dark
+        + (light - dark) * threads
+        + rng.normal(scale=0.08, size=(side, side))
+    )
     image[0] = (255 * picture).clip(0, 255)
 print(X.shape, X.dtype, "images of each pattern:", np.bincount(y))
 
@@ -50,8 +60,12 @@ print(X.shape, X.dtype, "images of each pattern:", np.bincount(y))
 #
 # Two pictures of the same pattern may have no pixel in common: it is enough that one is shifted.
 
-kmeans = KMeans(n_patterns, n_init=10, random_state=0).fit(X.reshape(n_images, -1))
-print(f"KMeans on the pixels: ARI {adjusted_rand_score(y, kmeans.labels_):.2f}")
+kmeans = KMeans(n_patterns, n_init=10, random_state=0).fit(
+    X.reshape(n_images, -1)
+)
+print(
+    f"KMeans on the pixels: ARI {adjusted_rand_score(y, kmeans.labels_):.2f}"
+)
 
 # %%
 # BYOL, then clusters
@@ -87,7 +101,9 @@ print(f"{time.perf_counter() - started:.0f} s")
 # epochs.
 
 other = MiniClustering(n_patterns, backbone="test_byobnet", random_state=0)
-other.set_params(pretraining=SimCLR(), pretraining__max_epochs=8, pretraining__batch_size=32)
+other.set_params(
+    pretraining=SimCLR(), pretraining__max_epochs=8, pretraining__batch_size=32
+)
 started = time.perf_counter()
 other.fit(X)
 print(f"SimCLR: ARI {adjusted_rand_score(y, other.labels_):.2f} in", end=" ")
@@ -108,8 +124,12 @@ half = 0.03
 for image, (right, up) in zip(X[:200], plane, strict=False):
     extent = right - half, right + half, up - half, up + half
     axis.imshow(image[0], cmap="gray_r", vmin=0, vmax=255, extent=extent)
-axis.set(xlim=(-1.1, 1.1), ylim=(plane[:, 1].min() - 0.1, plane[:, 1].max() + 0.1))
-axis.set(xticks=[], yticks=[], xlabel="first component", ylabel="second component")
+axis.set(
+    xlim=(-1.1, 1.1), ylim=(plane[:, 1].min() - 0.1, plane[:, 1].max() + 0.1)
+)
+axis.set(
+    xticks=[], yticks=[], xlabel="first component", ylabel="second component"
+)
 axis.set_title("200 pictures in the embedding")
 plt.show()
 
@@ -128,14 +148,23 @@ plt.show()
 
 figure, axes = plt.subplots(1, 2, figsize=(6.6, 2.7), layout="constrained")
 titles = "KMeans on the pixels", "MiniClustering after BYOL"
-for axis, labels, title in zip(axes, (kmeans.labels_, model.labels_), titles, strict=True):
-    chosen = [rng.permutation(np.flatnonzero(labels == k))[:8] for k in range(n_patterns)]
+for axis, labels, title in zip(
+    axes, (kmeans.labels_, model.labels_), titles, strict=True
+):
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == k))[:8]
+        for k in range(n_patterns)
+    ]
     pictures = np.pad(X[chosen][:, :, 0], ((0, 0), (0, 0), (2, 2), (2, 2)))
-    sheet = pictures.transpose(0, 2, 1, 3).reshape(n_patterns * (side + 4), 8 * (side + 4))
+    sheet = pictures.transpose(0, 2, 1, 3).reshape(
+        n_patterns * (side + 4), 8 * (side + 4)
+    )
     axis.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
     axis.set_title(title)
     axis.set_xticks([])
-    axis.set_yticks((side + 4) * (np.arange(n_patterns) + 0.5), np.bincount(labels))
+    axis.set_yticks(
+        (side + 4) * (np.arange(n_patterns) + 0.5), np.bincount(labels)
+    )
     axis.set_frame_on(False)
     axis.tick_params(length=0)
 axes[0].set_ylabel("clusters with their sizes")
@@ -148,7 +177,7 @@ plt.show()
 # * :class:`~skdeepcluster.pretraining.BYOL`, :class:`~skdeepcluster.pretraining.MoCo` and
 #   :class:`~skdeepcluster.pretraining.SimCLR` also work alone, as transformers.
 # * :doc:`/methods/pretraining`: what each of them costs, and what it found.
-# * :ref:`sphx_glr_auto_examples_plot_image_folder.py`: images that are files.
+# * :ref:`sphx_glr_auto_examples_images_plot_image_folder.py`: images that are files.
 # * :doc:`/guide/gpus`: for the hundreds of epochs.
 
 # sphinx_gallery_thumbnail_number = 2

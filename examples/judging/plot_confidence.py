@@ -2,10 +2,10 @@
 Confidences: how far to trust a label
 =====================================
 
-A confidence of 0.8 should mean that eight in ten such samples are right. This example compares the
-probabilities of a clusterer before and after its calibration, sets samples aside of which the
-model is not sure, and shows it digits that it has never seen. It also shows what calibration
-cannot do.
+A confidence of 0.8 should mean that eight in ten such samples are right. On the digits the
+calibration lowers the mean error of the confidences from .11 to .04, and of the two thirds of the
+labels that are surest 99 % are right. This example shows both, sets samples aside of which the
+model is not sure, and gives it digits that it has never seen.
 """
 
 # %%
@@ -22,24 +22,35 @@ from sklearn.datasets import load_digits
 
 from skdeepcluster import MiniClustering
 from skdeepcluster.display import RejectionDisplay, ReliabilityDisplay
-from skdeepcluster.metrics import clustering_accuracy
+from skdeepcluster.metrics import (
+    area_under_risk_coverage,
+    clustering_accuracy,
+    expected_calibration_error,
+)
 
 X, y = load_digits(return_X_y=True)
 before = MiniClustering(n_clusters=10, calibrate=False, random_state=0).fit(X)
 after = MiniClustering(n_clusters=10, random_state=0).fit(X)
 print("same labels:", np.array_equal(before.labels_, after.labels_))
 print(f"right: {clustering_accuracy(y, after.labels_):.1%}")
+print("        mean confidence   ECE   AURC")
 for name, model in {"before": before, "after": after}.items():
-    print(f"mean confidence {name}: {model.predict_proba(X).max(axis=1).mean():.1%}")
+    probabilities = model.predict_proba(X)
+    print(
+        f"{name:8}{probabilities.max(axis=1).mean():15.1%}"
+        f"{expected_calibration_error(y, probabilities):6.3f}"
+        f"{area_under_risk_coverage(y, probabilities):7.3f}"
+    )
 
 # %%
-# "Right" means: after clusters and classes are matched one to one. The network is surer than it
-# should be, and after the calibration the mean is about right.
+# "Right" means: after clusters and classes are matched one to one. ECE, the expected calibration
+# error, is the mean distance between confidence and accuracy; AURC is the mean share of wrong
+# samples among those that are kept, if the most certain are kept first. Both are better if lower,
+# and both fall. The network is sure of everything; after the calibration the mean is about right.
 #
 # The reliability diagram shows more than the mean. Samples of similar confidence are taken together
 # in a bin, and the share of them that is right is drawn against their confidence; below the
-# diagonal the model promises too much. ECE, the expected calibration error, is the mean distance
-# from the diagonal.
+# diagonal the model promises too much.
 
 figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
 ReliabilityDisplay.from_estimator(before, X, y, ax=axis, name="before")
@@ -49,11 +60,8 @@ plt.show()
 
 # %%
 # Before, nearly all samples are in the bin at 1, whether right or wrong. After, confidences spread.
-# They are not perfect: the surest samples are still a little too sure, and most others are right
-# more often than they promise. The digits are a hard case: half of the votes come from partitions
-# of the pixels, which are worse than the clusters, and a mistake that nearly all partitions make,
-# such as ones among eights, stays unseen. On sentence embeddings the error falls much further
-# (:doc:`/methods/calibration`).
+# They are not perfect: a mistake that nearly all partitions of the data make, such as ones among
+# eights, stays unseen.
 #
 # Setting samples aside
 # ---------------------
@@ -67,15 +75,17 @@ for threshold in (0, 0.5, 0.7, 0.9):
     for model in (before, after):
         labels = model.predict(X, reject_below=threshold)
         kept = labels >= 0
-        row += f"{kept.mean():14.0%}{clustering_accuracy(y[kept], labels[kept]):7.0%}"
+        right = clustering_accuracy(y[kept], labels[kept])
+        row += f"{kept.mean():14.0%}{right:7.0%}"
     print(row)
 
 # %%
 # Before the calibration, a threshold does nothing, as the network is sure of everything. After it,
-# a threshold sets samples aside, and those that stay are right somewhat more often.
+# 0.9 keeps two thirds of the samples, and 99 in 100 of these are right.
 #
 # The rejection curve asks something else: whether the order of the confidences is good. It draws
-# how many are right if only the surest are kept, for any share that is kept.
+# how many are right if only the surest are kept, for any share that is kept. AURC is the area above
+# it.
 
 figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 RejectionDisplay.from_estimator(before, X, y, ax=axis, name="before")
@@ -85,11 +95,10 @@ axis.set_title("If only the surest samples are kept")
 plt.show()
 
 # %%
-# The surest samples are nearly all right with both. In their order the calibrated confidences are
-# no better than the raw ones on these data; AURC, the area under the curve of the errors, is lower
-# where the order is better. What calibration gives is a scale: here the numbers come close to the
-# shares that are right. The digits are among the data it was developed on; on others it was off by
-# .1 to .2 (:doc:`/guide/confidences`), so check it where some classes are known.
+# This is one seed, and the digits are among the data that the calibration was developed on. Over
+# three other seeds the medians of ECE were .118 and .076 (:doc:`/methods/calibration`). On other
+# data it can be off by .1 to .3 (:doc:`/guide/confidences`), so check it where some classes are
+# known.
 #
 # What the model has never seen
 # -----------------------------
@@ -100,12 +109,15 @@ plt.show()
 is_new = np.random.default_rng(0).random(len(X)) < 0.2
 known, unknown = {}, {}
 for digit in (0, 3):
-    model = MiniClustering(n_clusters=9, random_state=0).fit(X[~is_new & (y != digit)])
+    model = MiniClustering(n_clusters=9, random_state=0).fit(
+        X[~is_new & (y != digit)]
+    )
     known[digit] = model.predict_proba(X[is_new & (y != digit)]).max(axis=1)
     unknown[digit] = model.predict_proba(X[y == digit]).max(axis=1)
     print(
-        f"without {digit}: rejected below 0.7 are {np.mean(known[digit] < 0.7):.0%} of the new "
-        f"samples of known digits, {np.mean(unknown[digit] < 0.7):.0%} of the unknown digit"
+        f"without {digit}, rejected below 0.7:\n"
+        f"  {np.mean(known[digit] < 0.7):.0%} of new samples of known digits,"
+        f" {np.mean(unknown[digit] < 0.7):.0%} of the unknown digit"
     )
 
 # %%
@@ -114,14 +126,21 @@ for digit in (0, 3):
 # sample that belongs to none of them, and yet lies well inside one, is not rejected: the
 # confidences were not made for finding novelties.
 
-figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(6.8, 3.2), sharey=True, layout="constrained"
+)
 bins = np.linspace(0, 1, 11)
 for axis, digit in zip(axes, known, strict=True):
-    groups = {"known digits": known[digit], f"the digit {digit}": unknown[digit]}
+    groups = {
+        "known digits": known[digit],
+        f"the digit {digit}": unknown[digit],
+    }
     for name, values in groups.items():
         weights = np.full(len(values), 1 / len(values))
         axis.hist(values, bins, weights=weights, alpha=0.6, label=name)
-    axis.axvline(0.7, color="black", linewidth=1, linestyle="--", label="reject_below")
+    axis.axvline(
+        0.7, color="black", linewidth=1, linestyle="--", label="reject_below"
+    )
     axis.set(title=f"A model that never saw a {digit}", xlabel="confidence")
     axis.legend(frameon=False, loc="upper left")
 axes[0].set_ylabel("share of new samples")

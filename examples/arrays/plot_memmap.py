@@ -33,11 +33,15 @@ mebibyte = 2**20
 rng = np.random.default_rng(0)
 directions = rng.normal(size=(16, n_features)).astype(np.float32)
 centers = rng.normal(size=(n_clusters, 16)).astype(np.float32)
-y = rng.choice(n_clusters, size=n_samples, p=rng.dirichlet(np.full(n_clusters, 3)))
+y = rng.choice(
+    n_clusters, size=n_samples, p=rng.dirichlet(np.full(n_clusters, 3))
+)
 
 X = np.lib.format.open_memmap(path, "w+", np.float32, (n_samples, n_features))
 for part in np.array_split(np.arange(n_samples), 35):
-    topics = centers[y[part]] + rng.standard_normal((len(part), 16), dtype=np.float32)
+    topics = centers[y[part]] + rng.standard_normal(
+        (len(part), 16), dtype=np.float32
+    )
     noise = rng.standard_normal((len(part), n_features), dtype=np.float32)
     X[part] = topics @ directions + 2 * noise
 X.flush()
@@ -64,7 +68,8 @@ from skdeepcluster import MiniClustering
 def memory():
     try:
         with open("/proc/self/status") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if "RssAnon" in line)
+            private = next(line for line in lines if "RssAnon" in line)
+            return int(private.split()[1]) * 1024
     except (OSError, StopIteration):
         import resource
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -75,7 +80,8 @@ def watch():
 
 path, n_clusters = sys.argv[1], int(sys.argv[2])
 X = np.load(path, mmap_mode="r")
-MiniClustering(2, random_state=0).fit(X[:50])  # what is loaded for any fit is not counted
+# What is loaded for any fit is not counted.
+MiniClustering(2, random_state=0).fit(X[:50])
 
 finished, log = threading.Event(), [(time.perf_counter(), memory())]
 watcher = threading.Thread(target=watch)
@@ -87,7 +93,9 @@ np.save(path + ".labels.npy", model.labels_)
 print(json.dumps(log))
 """
 command = [sys.executable, "-c", program, str(path), str(n_clusters)]
-finished = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+finished = subprocess.run(
+    command, stdout=subprocess.PIPE, check=True, text=True
+)
 
 seconds, memory = np.array(json.loads(finished.stdout)).T
 seconds, memory = seconds - seconds[0], (memory - memory[0]) / mebibyte
@@ -110,7 +118,9 @@ figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
 axis.fill_between(seconds, memory, color="tab:blue", alpha=0.3)
 axis.plot(seconds, memory, color="tab:blue", label="taken by the fit")
 axis.axhline(file_size, color="tab:orange", label="the file")
-axis.set(xlabel="seconds", ylabel="MiB", title="Memory of a fit from a memory map")
+axis.set(
+    xlabel="seconds", ylabel="MiB", title="Memory of a fit from a memory map"
+)
 axis.set(xlim=(0, seconds[-1]), ylim=(0, 1.1 * max(file_size, memory.max())))
 axis.legend(loc="upper center", bbox_to_anchor=(0.55, 0.9))
 plt.show()
@@ -126,4 +136,4 @@ plt.show()
 # * :doc:`/guide/big_data` lists what is kept in memory, and has an example of the sample.
 # * :doc:`/costs`: how long fits take.
 # * :class:`~skdeepcluster.MiniClustering`; memory maps may be passed to every estimator.
-# * :ref:`sphx_glr_auto_examples_plot_image_folder.py`: images that stay on disk.
+# * :ref:`sphx_glr_auto_examples_images_plot_image_folder.py`: images that stay on disk.

@@ -24,7 +24,9 @@ from skdeepcluster import GenerativeCalibrationClustering
 from skdeepcluster.datasets import make_long_tailed
 from skdeepcluster.metrics import class_averaged_accuracy
 
-X, y = make_long_tailed(*load_digits(return_X_y=True), imbalance_ratio=10, random_state=0)
+X, y = make_long_tailed(
+    *load_digits(return_X_y=True), imbalance_ratio=10, random_state=0
+)
 model = GenerativeCalibrationClustering(n_clusters=10, random_state=0).fit(X)
 print(model.cluster_sizes_)
 
@@ -49,7 +51,9 @@ for cluster, row in zip(order, axes, strict=True):
         axis.imshow(pictures, cmap="gray_r", vmin=0, vmax=16)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    row[0].set_ylabel(f"{model.cluster_sizes_[cluster]}", rotation=0, ha="right", va="center")
+    row[0].set_ylabel(
+        f"{model.cluster_sizes_[cluster]}", rotation=0, ha="right", va="center"
+    )
 axes[0, 0].set_title("real (and how many there are)")
 axes[0, 1].set_title("generated")
 plt.show()
@@ -79,12 +83,17 @@ models = {
     "the start alone": GenerativeCalibrationClustering(
         10, max_epochs=0, generated_ratio=0, random_state=0
     ),
-    "nothing generated": GenerativeCalibrationClustering(10, generated_ratio=0, random_state=0),
+    "nothing generated": GenerativeCalibrationClustering(
+        10, generated_ratio=0, random_state=0
+    ),
     "as many generated as real": model,
 }
 for name, candidate in models.items():
     labels = model.labels_ if candidate is model else candidate.fit_predict(X)
-    ari, caa = adjusted_rand_score(y, labels), class_averaged_accuracy(y, labels)
+    ari, caa = (
+        adjusted_rand_score(y, labels),
+        class_averaged_accuracy(y, labels),
+    )
     print(f"{name:27}ARI {ari:.2f}  CAA {caa:.2f}")
 
 # %%

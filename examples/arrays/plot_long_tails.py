@@ -28,7 +28,10 @@ from skdeepcluster import MiniClustering
 from skdeepcluster.datasets import make_long_tailed
 
 digits = load_digits(return_X_y=True)
-draws = [make_long_tailed(*digits, imbalance_ratio=10, random_state=seed) for seed in range(3)]
+draws = [
+    make_long_tailed(*digits, imbalance_ratio=10, random_state=seed)
+    for seed in range(3)
+]
 class_sizes = np.bincount(draws[0][1])
 print(class_sizes)
 
@@ -53,18 +56,34 @@ print(weighted[0].class_weights_.round(1))
 
 
 def cluster_of_each_class(y, labels):
-    return linear_sum_assignment(contingency_matrix(y, labels), maximize=True)[1]
+    return linear_sum_assignment(contingency_matrix(y, labels), maximize=True)[
+        1
+    ]
 
 
 matched = cluster_of_each_class(draws[0][1], weighted[0].labels_)
 
-figure, axes = plt.subplots(2, 1, figsize=(6.4, 4.6), sharex=True, layout="constrained")
+figure, axes = plt.subplots(
+    2, 1, figsize=(6.4, 4.6), sharex=True, layout="constrained"
+)
 axes[0].bar(np.arange(10) - 0.2, class_sizes, 0.4, label="class")
-axes[0].bar(np.arange(10) + 0.2, weighted[0].cluster_sizes_[matched], 0.4, label="its cluster")
+axes[0].bar(
+    np.arange(10) + 0.2,
+    weighted[0].cluster_sizes_[matched],
+    0.4,
+    label="its cluster",
+)
 axes[0].set(ylabel="samples", title="Size")
 axes[0].legend(frameon=False)
-axes[1].bar(np.arange(10) + 0.2, weighted[0].class_weights_[matched], 0.4, color="tab:orange")
-axes[1].set(ylabel="weight", title="Class weight of the cluster", xlabel="digit")
+axes[1].bar(
+    np.arange(10) + 0.2,
+    weighted[0].class_weights_[matched],
+    0.4,
+    color="tab:orange",
+)
+axes[1].set(
+    ylabel="weight", title="Class weight of the cluster", xlabel="digit"
+)
 axes[1].set_xticks(np.arange(10))
 plt.show()
 
@@ -83,19 +102,28 @@ plt.show()
 
 def recall_of_each_class(y, labels):
     table = contingency_matrix(y, labels)
-    return table[np.arange(10), cluster_of_each_class(y, labels)] / table.sum(axis=1)
+    return table[np.arange(10), cluster_of_each_class(y, labels)] / table.sum(
+        axis=1
+    )
 
 
 recalls = {"KMeans": [], "no weights": [], "MiniClustering": []}
 print("seed                ARI   all classes   tail")
 for seed, (X, y) in enumerate(draws):
     kmeans = KMeans(n_clusters=10, n_init=10, random_state=seed).fit(X)
-    without = MiniClustering(10, reweight=False, calibrate=False, random_state=seed).fit(X)
-    for name, model in zip(recalls, (kmeans, without, weighted[seed]), strict=True):
+    without = MiniClustering(
+        10, reweight=False, calibrate=False, random_state=seed
+    ).fit(X)
+    for name, model in zip(
+        recalls, (kmeans, without, weighted[seed]), strict=True
+    ):
         recall = recall_of_each_class(y, model.labels_)
         recalls[name].append(recall)
         ari = adjusted_rand_score(y, model.labels_)
-        print(f"{seed} {name:15}{ari:6.2f}{recall.mean():14.2f}{recall[5:].mean():7.2f}")
+        print(
+            f"{seed} {name:15}{ari:6.2f}"
+            f"{recall.mean():14.2f}{recall[5:].mean():7.2f}"
+        )
     n_changed = np.sum(without.labels_ != weighted[seed].labels_)
     print(f"  the weights changed {n_changed} of {len(y)} labels")
 
@@ -112,13 +140,28 @@ for seed, (X, y) in enumerate(draws):
 # together, and a start that merges mini-clusters. Class by class:
 
 figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-for shift, name, color in (-0.2, "KMeans", "tab:blue"), (0.2, "MiniClustering", "tab:orange"):
-    axis.bar(np.arange(10) + shift, np.mean(recalls[name], axis=0), 0.4, color=color, label=name)
+for shift, name, color in (
+    (-0.2, "KMeans", "tab:blue"),
+    (0.2, "MiniClustering", "tab:orange"),
+):
+    axis.bar(
+        np.arange(10) + shift,
+        np.mean(recalls[name], axis=0),
+        0.4,
+        color=color,
+        label=name,
+    )
     for recall in recalls[name]:
-        axis.plot(np.arange(10) + shift, recall, ".", color="black", markersize=4)
+        axis.plot(
+            np.arange(10) + shift, recall, ".", color="black", markersize=4
+        )
 ticks = [f"{digit}\n({size})" for digit, size in enumerate(class_sizes)]
 axis.set_xticks(np.arange(10), ticks)
-axis.set(xlabel="digit (number of samples)", ylabel="share that is right", ylim=(0, 1.18))
+axis.set(
+    xlabel="digit (number of samples)",
+    ylabel="share that is right",
+    ylim=(0, 1.18),
+)
 axis.set(title="Long-tailed digits: mean of three seeds, each a dot")
 axis.legend(frameon=False, ncols=2, loc="upper right")
 plt.show()
@@ -134,5 +177,6 @@ plt.show()
 # -----------------
 #
 # * :doc:`/guide/long_tails`: which score to use, and what to do if clusters are lost.
-# * :ref:`sphx_glr_auto_examples_plot_compare_methods.py`: the other methods, on several data sets.
-# * :ref:`sphx_glr_auto_examples_plot_confidence.py`: how far single labels can be trusted.
+# * :ref:`sphx_glr_auto_examples_judging_plot_compare_methods.py`: the other methods, on several
+#   data sets.
+# * :ref:`sphx_glr_auto_examples_judging_plot_confidence.py`: how far single labels can be trusted.

@@ -52,7 +52,9 @@ field = np.arange(n_topics) % n_fields
 topics = (draw(n_fields)[field] + draw(n_topics)) / np.sqrt(2)
 aspects = draw(n_topics, 5)
 mixture = rng.normal(size=(len(y), 1, 5)) / np.sqrt(5)
-within = np.sqrt(0.3) * (mixture @ aspects[y])[:, 0] + np.sqrt(0.7) * draw(len(y))
+within = np.sqrt(0.3) * (mixture @ aspects[y])[:, 0] + np.sqrt(0.7) * draw(
+    len(y)
+)
 X = np.sqrt(0.06) * draw(1) + np.sqrt(0.2) * topics[y] + np.sqrt(0.74) * within
 X = normalize(X).astype(np.float32)
 
@@ -64,7 +66,10 @@ same_topic = y[:, None] == y
 same_field = field[y][:, None] == field[y]
 print(X.shape)
 print(f"mean cosine, same topic:          {cosines[same_topic].mean():.2f}")
-print(f"other topic of the same field:    {cosines[same_field & ~same_topic].mean():.2f}")
+print(
+    "other topic of the same field:   "
+    f" {cosines[same_field & ~same_topic].mean():.2f}"
+)
 print(f"other field:                      {cosines[~same_field].mean():.2f}")
 
 # %%
@@ -74,7 +79,9 @@ print(f"other field:                      {cosines[~same_field].mean():.2f}")
 # A fifth of the rows are kept as new data. The topics ``y`` judge the result; no fit uses them.
 # Embeddings need no scaling: how much a direction varies tells how much it means.
 
-X, X_new, y, y_new = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
+X, X_new, y, y_new = train_test_split(
+    X, y, test_size=0.2, stratify=y, random_state=0
+)
 
 kmeans = make_pipeline(
     PCA(n_components=64, random_state=0),
@@ -93,9 +100,18 @@ deep.fit(X)
 print("                 ARI   CAA   ARI (new)  CAA (new)")
 for name, pipeline in {"KMeans": kmeans, "MiniClustering": deep}.items():
     scores = []
-    for true, found in (y, pipeline[-1].labels_), (y_new, pipeline.predict(X_new)):
-        scores += [adjusted_rand_score(true, found), class_averaged_accuracy(true, found)]
-    print(f"{name:15}{scores[0]:5.2f}{scores[1]:6.2f}{scores[2]:11.2f}{scores[3]:11.2f}")
+    for true, found in (
+        (y, pipeline[-1].labels_),
+        (y_new, pipeline.predict(X_new)),
+    ):
+        scores += [
+            adjusted_rand_score(true, found),
+            class_averaged_accuracy(true, found),
+        ]
+    print(
+        f"{name:15}{scores[0]:5.2f}{scores[1]:6.2f}"
+        f"{scores[2]:11.2f}{scores[3]:11.2f}"
+    )
 
 # %%
 # Parameters of a step have its name in front, as in a grid. ``transform`` gives the 64-dimensional
@@ -112,13 +128,20 @@ print(deep.transform(X_new).iloc[:3, :4].round(2))
 # each column a cluster; every topic is given a column on the diagonal, in the way that makes most
 # samples right.
 
-figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.3), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(6.8, 3.3), sharey=True, layout="constrained"
+)
 for axis, pipeline in zip(axes, (kmeans, deep), strict=True):
     table = confusion_matrix(y, pipeline[-1].labels_)
     table = table[:, linear_sum_assignment(table, maximize=True)[1]]
     shares = table / table.sum(axis=1, keepdims=True)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set(title=type(pipeline[-1]).__name__, xlabel="cluster", xticks=[], yticks=[])
+    axis.set(
+        title=type(pipeline[-1]).__name__,
+        xlabel="cluster",
+        xticks=[],
+        yticks=[],
+    )
 axes[0].set_yticks([0, n_topics - 1], ["largest", "smallest"])
 axes[0].set_ylabel("topic")
 figure.colorbar(image, ax=axes, label="share of the topic", shrink=0.9)
@@ -132,8 +155,8 @@ plt.show()
 #
 # Without topics there are still the sizes to look at:
 
-print("KMeans        ", np.sort(np.bincount(kmeans[-1].labels_)))
-print("MiniClustering", np.sort(deep[-1].cluster_sizes_))
+print("KMeans", np.sort(np.bincount(kmeans[-1].labels_)), sep="\n")
+print("MiniClustering", np.sort(deep[-1].cluster_sizes_), sep="\n")
 
 # %%
 # A cluster of a few samples is of no use here: it holds stray rows, while two topics share another
@@ -146,7 +169,7 @@ print("MiniClustering", np.sort(deep[-1].cluster_sizes_))
 # -----------------
 #
 # * :doc:`/guide/features_or_images`: where embeddings come from, and what else may be passed as X.
-# * :ref:`sphx_glr_auto_examples_plot_confidence.py`: which of the labels to trust.
-# * :ref:`sphx_glr_auto_examples_plot_number_of_clusters.py`: what if nobody knows that there are
-#   20.
-# * :ref:`sphx_glr_auto_examples_plot_memmap.py`: arrays that do not fit into memory.
+# * :ref:`sphx_glr_auto_examples_judging_plot_confidence.py`: which of the labels to trust.
+# * :ref:`sphx_glr_auto_examples_judging_plot_number_of_clusters.py`: what if nobody knows that
+#   there are 20.
+# * :ref:`sphx_glr_auto_examples_arrays_plot_memmap.py`: arrays that do not fit into memory.

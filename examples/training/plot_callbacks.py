@@ -42,7 +42,8 @@ history = {}
 for record in model.history_:
     history.setdefault(record["phase"], []).append(record)
 for phase, records in history.items():
-    print(f"{phase:12}{len(records):3} epochs with {', '.join(list(records[-1])[2:])}")
+    recorded = ", ".join(list(records[-1])[4:])  # after numbers and sizes
+    print(f"{phase:12}{len(records):3} epochs with {recorded}")
 
 # %%
 # The losses of different phases cannot be compared: they are different functions. What they have in
@@ -52,14 +53,20 @@ for phase, records in history.items():
 # and what is left in its loss is noise and little else. Most of the time goes into the pretraining.
 
 figure, axes = plt.subplots(2, 3, figsize=(6.6, 4), layout="constrained")
-panels = [(phase, "loss") for phase in ("pretraining", "start", "calibration", "clustering")]
+panels = [
+    (phase, "loss")
+    for phase in ("pretraining", "start", "calibration", "clustering")
+]
 panels.append(("clustering", "selected"))
 for axis, (phase, name) in zip(axes.flat, panels, strict=False):
     color = "tab:blue" if name == "loss" else "tab:orange"
     axis.plot([record[name] for record in history[phase]], color=color)
     axis.set(title=phase, xlabel="epoch", ylabel=name)
 axes.flat[4].set_ylim(0, 1.02)
-seconds = [sum(record["seconds"] for record in records) for records in history.values()]
+seconds = [
+    sum(record["seconds"] for record in records)
+    for records in history.values()
+]
 axes.flat[5].barh(list(history), seconds, color="0.6")
 axes.flat[5].set(title="time", xlabel="seconds")
 axes.flat[5].invert_yaxis()
@@ -83,12 +90,17 @@ plt.show()
 
 scores = ScoringMonitor(scoring="adjusted_rand_score")
 embedding = EmbeddingMonitor(every=1, n_clusters=10)
-model = StableClusterDiscrimination(n_clusters=10, calibrate=False, random_state=0)
+model = StableClusterDiscrimination(
+    n_clusters=10, calibrate=False, random_state=0
+)
 model.set_callbacks(scores, embedding).fit(X, y)
 
 rows = [row for row in scores.get_logs().data if row["task_name"] == "epoch"]
 ari = [row["adjusted_rand_score"] for row in rows]
-print(f"adjusted Rand index after the first epoch: {ari[0]:.2f}, after the last: {ari[-1]:.2f}")
+print(
+    f"adjusted Rand index after the first epoch: {ari[0]:.2f},"
+    f" after the last: {ari[-1]:.2f}"
+)
 print(", ".join(embedding.log[-1]))
 
 # %%
@@ -112,7 +124,9 @@ class StopWhenSettled:
     def on_fit_task_begin(self, estimator, context):
         """Do nothing before an epoch or a phase."""
 
-    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+    def on_fit_task_end(
+        self, estimator, context, *, X=None, fitted_estimator=None
+    ):
         """Compare the labels with those of the epoch before."""
         if context.task_name != "epoch" or fitted_estimator is None:
             return False
@@ -120,7 +134,9 @@ class StopWhenSettled:
         return before is not None and np.mean(self.labels != before) < 0.005
 
 
-stopped = StableClusterDiscrimination(n_clusters=10, calibrate=False, random_state=0)
+stopped = StableClusterDiscrimination(
+    n_clusters=10, calibrate=False, random_state=0
+)
 stopped.set_callbacks(StopWhenSettled()).fit(X)
 agreement = adjusted_rand_score(stopped.labels_, model.labels_)
 print(f"stopped after {stopped.n_iter_} of {model.n_iter_} epochs")
@@ -137,21 +153,43 @@ print(f"agreement with the whole fit (adjusted Rand index): {agreement:.2f}")
 # do. They say that the fit is over. They do not say that it is right: a wrong partition can be
 # stable and well separated, too.
 
-changed = [record["changed"] for record in model.history_ if record["phase"] == "clustering"]
+changed = [
+    record["changed"]
+    for record in model.history_
+    if record["phase"] == "clustering"
+]
 silhouette = [record["silhouette"] for record in embedding.log]
 accuracy = [record["knn_accuracy"] for record in embedding.log]
 
-figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True, layout="constrained")
-axes[0].plot(accuracy, color="tab:blue", linestyle="--", label="accuracy of neighbours")
+figure, axes = plt.subplots(
+    1, 2, figsize=(6.6, 3.2), sharey=True, layout="constrained"
+)
+axes[0].plot(
+    accuracy, color="tab:blue", linestyle="--", label="accuracy of neighbours"
+)
 axes[0].plot(ari, color="tab:blue", label="adjusted Rand index")
-axes[1].plot(silhouette, color="tab:orange", label="silhouette of the embedding")
-axes[1].plot(changed, color="tab:orange", linestyle="--", label="samples that change cluster")
+axes[1].plot(
+    silhouette, color="tab:orange", label="silhouette of the embedding"
+)
+axes[1].plot(
+    changed,
+    color="tab:orange",
+    linestyle="--",
+    label="samples that change cluster",
+)
 for axis, title in zip(axes, ("With classes", "Without"), strict=True):
-    axis.axvline(stopped.n_iter_ - 1, color="0.6", linestyle=":", label="settled")
+    axis.axvline(
+        stopped.n_iter_ - 1, color="0.6", linestyle=":", label="settled"
+    )
     axis.set(title=title, xlabel="epoch", ylim=(0, 1.02))
     axis.grid(axis="y", color="0.9")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 0.1), framealpha=1, edgecolor="none")
+    axis.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 0.1),
+        framealpha=1,
+        edgecolor="none",
+    )
 plt.show()
 
 # %%
@@ -161,6 +199,7 @@ plt.show()
 # * :class:`~skdeepcluster.callbacks.EmbeddingMonitor` also watches a pretraining on its own.
 # * :doc:`/guide/reproducibility`: more about history, callbacks and the random state.
 # * :doc:`/guide/saving`: checkpoints, for fits that are long enough to be killed.
-# * :ref:`sphx_glr_auto_examples_plot_number_of_clusters.py`: more about scores without classes.
+# * :ref:`sphx_glr_auto_examples_judging_plot_number_of_clusters.py`: more about scores without
+#   classes.
 
 # sphinx_gallery_thumbnail_number = 2
