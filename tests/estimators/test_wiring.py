@@ -524,6 +524,11 @@ def test_what_has_to_learn_is_not_left_as_it_came(handed):
         StableClusterDiscrimination(K, fine_tune=False).fit(IMAGES)
 
 
+def test_what_cannot_learn_is_not_asked_to(handed):
+    with pytest.raises(ValueError, match="no parameter of this one"):
+        MiniClustering(K, backbone=nn.Flatten(), fine_tune=True).fit(IMAGES)
+
+
 def check(method, arguments, X, expected, handed):
     if "n_clusters" in defaults(method):
         arguments = {"n_clusters": K, **arguments}
