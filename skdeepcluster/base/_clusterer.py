@@ -27,7 +27,7 @@ from skdeepcluster.base._building import (
 )
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import embed_and_label, embed_once, prepared_rows, vote
-from skdeepcluster.base._prediction import PredictingEstimator
+from skdeepcluster.base._merging import MergingEstimator, neighbor_counts
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
@@ -77,7 +77,7 @@ from skdeepcluster.training import (
 DOMINANT_SHARE = 0.9
 
 
-class DeepClusterer(PredictingEstimator):
+class DeepClusterer(MergingEstimator):
     """Base of all clusterers: the story of a fit, and the fitted attributes.
 
     A method adds an objective and the few methods marked abstract below.
@@ -99,6 +99,8 @@ class DeepClusterer(PredictingEstimator):
         "class_weights_": np.ndarray,
         "n_skipped_steps_": int,
         "_n_sized": int,
+        "_groups": np.ndarray | None,
+        "_neighbor_counts": np.ndarray,
         "_familiar_means": np.ndarray,
         "_familiar_distances": np.ndarray,
         "_confidence": ConfidenceHead | None,
@@ -433,22 +435,34 @@ class DeepClusterer(PredictingEstimator):
                 "float32 and (n_distances,)"
             )
 
-    def _check_answer(self, answer: dict[str, Any], n_clusters: int) -> None:
-        """Raise ValueError if loaded attributes do not suit this number of clusters."""
-        width = self._model.embedding.embedding_dim
+    def _check_answer(self, answer: dict[str, Any], n_outputs: int) -> None:
+        """Raise ValueError if loaded attributes do not suit this number of outputs of the head."""
+        width, groups = self._model.embedding.embedding_dim, answer["_groups"]
+        if groups is None:
+            groups = np.arange(n_outputs)
+        n_clusters = len(np.unique(groups))
+        consecutive = groups.dtype == np.int64 and np.isin(groups, np.arange(n_clusters)).all()
+        if groups.shape != (n_outputs,) or not consecutive:
+            raise ValueError(
+                f"_groups of shape {groups.shape} does not give each of {n_outputs} outputs the "
+                "number of a cluster"
+            )
         for name, shape in {
             "labels_": (len(answer["labels_"]),),
             "cluster_sizes_": (n_clusters,),
             "cluster_centers_": (n_clusters, width),
             "class_weights_": (n_clusters,),
+            "_neighbor_counts": (len(answer["_neighbor_counts"]), 3),
         }.items():
             if answer[name].shape != shape:
                 raise ValueError(f"{name} has shape {answer[name].shape}; its networks say {shape}")
         if not np.isin(answer["labels_"], np.arange(n_clusters)).all():
             raise ValueError(f"labels_ are not all among the {n_clusters} clusters")
+        if not np.isin(answer["_neighbor_counts"][:, :2], np.arange(n_clusters)).all():
+            raise ValueError(f"_neighbor_counts are not all between the {n_clusters} clusters")
         if answer["_confidence"] is not None:
             widths = [width] if self._sees_images() else [*self._seen_shape, width]
-            answer["_confidence"].check(n_clusters, widths)
+            answer["_confidence"].check(n_outputs, widths)
 
     def _phases(self) -> list[str]:
         phases = self._round()
@@ -486,7 +500,7 @@ class DeepClusterer(PredictingEstimator):
     def _finish(self, objective: Any, source: Source, trainer: Trainer) -> Tensor:
         """Set the fitted attributes in one pass over the data, and return its embedding."""
         self._objective = objective
-        self._confidence = None
+        self._confidence = self._groups = None
         embedding, labels = embed_and_label(objective.model, source)
         n_clusters = self._n_clusters()
         sizes = label_counts(labels, n_clusters)
@@ -499,21 +513,24 @@ class DeepClusterer(PredictingEstimator):
         self.cluster_sizes_ = sizes.numpy()
         self.cluster_centers_ = centers.numpy()
         self.class_weights_ = objective.weigh_classes(embedding, labels).numpy()
-        self._learn_familiar(embedding, source, trainer)
+        self._describe(embedding, source, trainer)
         self._record(trainer, "clustering")
         self.n_skipped_steps_ = trainer.n_skipped_steps
         return embedding
 
-    def _learn_familiar(self, embedding: Tensor, source: Source, trainer: Trainer) -> None:
-        """Keep what tells samples that are like none of these."""
+    def _describe(self, embedding: Tensor, source: Source, trainer: Trainer) -> None:
+        """Keep what tells which clusters lie side by side, and what is like no sample."""
         generator = trainer.generator("familiar")
         rows = torch.randperm(len(source), generator=generator)[:FAMILIAR_ROWS]
         if self._sees_images():
             seen = embedding[rows].to(source.device)
         else:
             seen = prepared_rows(self._model.prepare, source, rows)
-        familiar = learn_familiar(trainer.agreed(seen), self._most_clusters(), generator)
+        seen = trainer.agreed(seen)
+        familiar = learn_familiar(seen, self._most_clusters(), generator)
         self._familiar_means, self._familiar_distances = familiar
+        labels = torch.from_numpy(self.labels_)[rows].to(seen.device)
+        self._neighbor_counts = neighbor_counts(seen, labels, self._n_clusters()).numpy()
 
     def _calibrate(
         self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport
@@ -621,4 +638,9 @@ class DeepClusterer(PredictingEstimator):
     ) -> dict[str, Any]:
         """Return what a copy of this estimator needs to predict as if fit had stopped now."""
         snapshot = copy.deepcopy(objective).eval()
-        return {"_objective": snapshot, "_confidence": confidence, "labels_": None}
+        return {
+            "_objective": snapshot,
+            "_confidence": confidence,
+            "_groups": None,
+            "labels_": None,
+        }

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sklearn.base import ClusterMixin
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import Predictions, entropy
@@ -21,7 +20,6 @@ from skdeepcluster.calibration import (
     accuracy_interval,
     outlier_ranks,
 )
-from skdeepcluster.networks import ClusterModel
 
 
 class PredictingEstimator(ClusterMixin, DeepEstimator):
@@ -213,12 +211,3 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
     def expected_accuracy_interval_(self) -> tuple[float, float]:
         """What the accuracy lies between in nine of ten cases or more."""
         return accuracy_interval(self.expected_accuracy_)
-
-    @property
-    def _model(self) -> ClusterModel:
-        model: ClusterModel = self._objective.model
-        return model
-
-    def _second_opinion(self) -> nn.Module | None:
-        opinion: nn.Module | None = getattr(self, "_confidence", None)
-        return opinion

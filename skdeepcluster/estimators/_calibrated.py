@@ -27,26 +27,13 @@ from skdeepcluster.data import (
     StrongImageViews,
     unchanged,
 )
-from skdeepcluster.networks import ClusterModel
+from skdeepcluster.networks import ClusterModel, EmbeddingOpinion
 from skdeepcluster.objectives import CalibratedObjective
 from skdeepcluster.pretraining import SimCLR
 from skdeepcluster.training import Trainer
 
 # Units of the heads' hidden layer, as in the paper, as long as there are so many samples.
 N_HIDDEN = 512
-
-
-class EmbeddingOpinion(nn.Module):
-    """A head on the embedding as a second opinion."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, *descriptions: Tensor) -> Tensor:
-        """Return the logits; the embedding is the last description."""
-        logits: Tensor = self.head(descriptions[-1])
-        return logits
 
 
 class CalibratedDeepClustering(TwoStageClusterer):
@@ -343,8 +330,8 @@ class CalibratedDeepClustering(TwoStageClusterer):
         super()._start_anew(objective, embedding, labels, trainer)
         objective.copy_head()
 
-    def _second_opinion(self) -> nn.Module | None:
-        opinion = super()._second_opinion()
+    def _opinion_on_outputs(self) -> nn.Module | None:
+        opinion = super()._opinion_on_outputs()
         if opinion is None and self._objective.calibration_head is not None:
             opinion = EmbeddingOpinion(self._objective.calibration_head)
         return opinion

@@ -288,6 +288,8 @@ class StableClusterDiscrimination(DeepClusterer):
         "cluster_centers_",
         "class_weights_",
         "_confidence",
+        "_groups",
+        "_neighbor_counts",
     )
 
     n_clusters: int | ArrayLike  # type: ignore[assignment]  # no other takes several
@@ -394,6 +396,11 @@ class StableClusterDiscrimination(DeepClusterer):
             }
         return state
 
+    def _with_groups(self, groups: NDArray[np.int64]) -> Self:
+        other = super()._with_groups(groups)
+        other.n_clusters_ = len(other.cluster_sizes_)
+        return other
+
     def _counts(self) -> list[int]:
         """Return the numbers of clusters to choose from."""
         if isinstance(self.n_clusters, Integral):
@@ -457,7 +464,8 @@ class StableClusterDiscrimination(DeepClusterer):
         return objective
 
     def _adopt(self, networks: DiscriminationObjective) -> None:
-        networks.select(self._best_heads[self.n_clusters_])
+        n_outputs = self.n_clusters_ if self._groups is None else len(self._groups)
+        networks.select(self._best_heads[n_outputs])
         super()._adopt(networks)
         for k, answer in self._by_count.items():
             if set(answer) != set(self._ANSWER):

@@ -374,7 +374,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         """
         check_is_fitted(self)
         check_scalar(n_samples, "n_samples", Integral, min_val=1)
-        n_clusters = self._n_clusters()
+        merged = self._groups is not None
+        n_clusters = len(self.cluster_sizes_) if merged else self._n_clusters()
         if self._objective.diffusion is None:
             raise ValueError(
                 "A model fitted with generated_ratio=0 has no generator. Fit with another value."
@@ -390,7 +391,8 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         generator.manual_seed(int(check_random_state(random_state).randint(MAX_SEED)))
         noise = torch.randn(n_samples, *self._seen_shape, generator=generator)
         objective = self._objective.to(device)  # predict moves no more of it than it needs
-        made = objective.generate(noise.to(device), labels.to(device)).cpu()
+        outputs = self._outputs_of(labels).to(device)
+        made = objective.generate(noise.to(device), outputs).cpu()
         made = copy.deepcopy(prepare).cpu().inverse(made if made.ndim > 2 else made.double())
         samples: NDArray[Any] = made.numpy()
         return samples

@@ -21,6 +21,9 @@ from skdeepcluster.networks._embedding import (
 )
 from skdeepcluster.networks._heads import (
     CosineHead,
+    EmbeddingOpinion,
+    MergedLabels,
+    MergedOpinion,
     PrototypeHead,
     PrototypePerceptron,
     most_likely,
@@ -32,7 +35,10 @@ __all__ = [
     "CosineHead",
     "EMATeacher",
     "EmbeddingNetwork",
+    "EmbeddingOpinion",
     "FrozenBackbone",
+    "MergedLabels",
+    "MergedOpinion",
     "PrototypeHead",
     "PrototypePerceptron",
     "Standardize",

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import normalize, one_hot, relu
 
 from skdeepcluster.numerics import aligned_linear, cluster_means, kmeans
 
@@ -179,3 +179,67 @@ class PrototypePerceptron(nn.Module):
         """Renumber the clusters: the new cluster i is the old ``order[i]``."""
         for parameter in self.output.parameters():
             parameter.copy_(parameter[order])
+
+
+class EmbeddingOpinion(nn.Module):
+    """A head on the embedding as a second opinion."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *descriptions: Tensor) -> Tensor:
+        """Return the logits; the embedding is the last description."""
+        logits: Tensor = self.head(descriptions[-1])
+        return logits
+
+
+class MergedLabels(nn.Module):
+    """A head some of whose clusters have become one: the most likely is where it was before.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Maps embeddings to logits.
+    groups : Tensor of shape (n_outputs,), int64
+        To which cluster each output of the head belongs.
+    """
+
+    groups: Tensor
+
+    def __init__(self, head: nn.Module, groups: Tensor) -> None:
+        super().__init__()
+        self.head = head
+        self.n_groups = int(groups.max()) + 1
+        self.register_buffer("groups", groups)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the largest logit of each group."""
+        logits: Tensor = self.head(embedding)
+        # Not new_full: exporters would take the number of rows for a constant.
+        largest = torch.full_like(logits[:, : self.n_groups], -torch.inf)
+        return largest.scatter_reduce(1, self.groups.expand_as(logits), logits, "amax")
+
+
+class MergedOpinion(nn.Module):
+    """A second opinion on clusters some of which have become one: their probabilities add up.
+
+    Parameters
+    ----------
+    opinion : nn.Module
+        Maps descriptions of a sample to logits.
+    groups : Tensor of shape (n_outputs,), int64
+        To which cluster each output belongs.
+    """
+
+    indicator: Tensor
+
+    def __init__(self, opinion: nn.Module, groups: Tensor) -> None:
+        super().__init__()
+        self.opinion = opinion
+        self.register_buffer("indicator", one_hot(groups).T.float())
+
+    def forward(self, *descriptions: Tensor) -> Tensor:
+        """Return the logarithm of the summed probabilities."""
+        probabilities: Tensor = self.opinion(*descriptions).softmax(dim=1)
+        return aligned_linear(probabilities, self.indicator).log()

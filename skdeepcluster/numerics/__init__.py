@@ -11,7 +11,14 @@ from skdeepcluster.numerics._kmeans import (
     nearest_center,
 )
 from skdeepcluster.numerics._linear import aligned_linear
-from skdeepcluster.numerics._linkage import average_linkage, cosine_affinity, neighbor_affinity
+from skdeepcluster.numerics._linkage import (
+    average_linkage,
+    average_tree,
+    cosine_affinity,
+    cut_tree,
+    in_order_of_leaves,
+    neighbor_affinity,
+)
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._partitions import best_separated, merged_partitions
 from skdeepcluster.numerics._propagation import propagate_labels
@@ -26,15 +33,18 @@ __all__ = [
     "SharedSetting",
     "aligned_linear",
     "average_linkage",
+    "average_tree",
     "best_separated",
     "centroid_silhouette",
     "cluster_means",
     "conductances",
     "contingency_table",
     "cosine_affinity",
+    "cut_tree",
     "entered_draws",
     "evenly_spaced",
     "full_digits",
+    "in_order_of_leaves",
     "kmeans",
     "label_counts",
     "lloyd",

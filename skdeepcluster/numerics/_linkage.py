@@ -1,4 +1,7 @@
-"""Average linkage of many small clusters into fewer large ones."""
+"""Average linkage: of many small clusters into fewer large ones, or until all are one."""
+
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -31,20 +34,56 @@ def average_linkage(affinity: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     Tensor of shape (n_parts,), int64
         For each part the number of its cluster in ``[0, n_clusters)``, on the CPU.
     """
+    owner = np.arange(len(sizes))
+    for kept, absorbed, _ in islice(_mergers(affinity, sizes), len(sizes) - n_clusters):
+        owner[owner == absorbed] = kept
+    numbers: NDArray[np.int64] = np.unique(owner, return_inverse=True)[1]
+    return torch.from_numpy(numbers)
+
+
+def average_tree(affinity: Tensor, sizes: Tensor) -> NDArray[np.float64]:
+    """Return the tree in which parts become one, by :func:`average_linkage`.
+
+    Parameters
+    ----------
+    affinity : Tensor of shape (n_parts, n_parts)
+        See :func:`average_linkage`.
+    sizes : Tensor of shape (n_parts,)
+        Number of samples of each part.
+
+    Returns
+    -------
+    ndarray of shape (n_parts - 1, 4)
+        As SciPy's linkage, with likeness, which never rises, in the place of distance: the two that
+        merge, parts by their numbers and mergers by those that follow, their likeness, and of how
+        many parts they are.
+    """
+    n = len(sizes)
+    tree = np.empty((n - 1, 4))
+    node, counts = np.arange(n), np.ones(n)
+    for step, (kept, absorbed, likeness) in enumerate(_mergers(affinity, sizes)):
+        counts[kept] += counts[absorbed]
+        tree[step] = *sorted((node[kept], node[absorbed])), likeness, counts[kept]
+        node[kept] = n + step
+    tree[:, 2] = np.minimum.accumulate(tree[:, 2])  # but for rounding it is
+    return tree
+
+
+def _mergers(affinity: Tensor, sizes: Tensor) -> Iterator[tuple[int, int, float]]:
+    """Yield who takes in whom, and how much they were alike, until there is one cluster."""
     total = affinity.cpu().double().numpy().copy()
     # An empty part is like nothing: its likeness to all others is zero.
     size = sizes.cpu().double().clamp(min=1e-9).numpy()
     n_parts = len(size)
-    owner = np.arange(n_parts)
     alive = np.ones(n_parts, dtype=bool)
     likeness = total / np.outer(size, size)
     np.fill_diagonal(likeness, -np.inf)
     # The best partner of each row is remembered: looking for it anew costs the whole table.
     partner, best = likeness.argmax(axis=1), likeness.max(axis=1)
-    for _ in range(n_parts - n_clusters):
+    for _ in range(n_parts - 1):
         kept = int(best.argmax())
         absorbed = int(partner[kept])
-        owner[owner == absorbed] = kept
+        yield kept, absorbed, float(best[kept])
         alive[absorbed] = False
         size[kept] += size[absorbed]
         total[kept] += total[absorbed]
@@ -60,8 +99,6 @@ def average_linkage(affinity: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
         stale = alive & ~closer & ((partner == kept) | (partner == absorbed))
         partner[stale] = likeness[stale].argmax(axis=1)
         best[stale] = likeness[stale].max(axis=1)
-    numbers: NDArray[np.int64] = np.unique(owner, return_inverse=True)[1]
-    return torch.from_numpy(numbers)
 
 
 @full_digits()
@@ -103,3 +140,32 @@ def neighbor_affinity(neighbors: Tensor, labels: Tensor, n_parts: int) -> Tensor
     theirs = labels[neighbors].flatten()
     edges = contingency_table(ours, theirs, n_parts, n_parts)
     return (edges + edges.T).float()
+
+
+def cut_tree(tree: NDArray[np.float64], n_clusters: int) -> NDArray[np.int64]:
+    """Return to which of so many clusters each leaf of a tree belongs.
+
+    Parameters
+    ----------
+    tree : ndarray of shape (n_leaves - 1, 4)
+        See :func:`average_tree`.
+    n_clusters : int
+        From 1 to ``n_leaves``.
+
+    Returns
+    -------
+    ndarray of shape (n_leaves,), int64
+        Numbers in the order in which leaves come.
+    """
+    n = len(tree) + 1
+    node = np.arange(n)
+    for step, pair in enumerate(tree[: n - n_clusters, :2]):
+        node[np.isin(node, pair)] = n + step
+    return in_order_of_leaves(node)
+
+
+def in_order_of_leaves(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the same groups, numbered from zero in the order in which they first occur."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    numbers: NDArray[np.int64] = np.argsort(np.argsort(first))[inverse]
+    return numbers

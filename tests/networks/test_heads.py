@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from skdeepcluster.networks import CosineHead, PrototypeHead, PrototypePerceptron, most_likely
+from skdeepcluster.networks import (
+    CosineHead,
+    EmbeddingOpinion,
+    MergedLabels,
+    MergedOpinion,
+    PrototypeHead,
+    PrototypePerceptron,
+    most_likely,
+)
 
 
 def random_rows(n, d, seed=0):
@@ -326,3 +334,32 @@ def test_the_most_likely_output_is_found_in_parts(monkeypatch):
     found = most_likely(head, embedding)
     assert sizes == [20, 20, 10]
     assert torch.equal(found, head(embedding).argmax(dim=1))
+
+
+# --- some clusters become one --------------------------------------------------------------------
+
+GROUPS = torch.tensor([0, 1, 0, 2, 1, 0, 3])
+
+
+def test_the_label_of_a_group_is_that_of_its_most_likely_member():
+    head, z = PrototypeHead(5, 7), random_rows(100, 5)
+    merged = MergedLabels(head, GROUPS)(z)
+    assert merged.shape == (100, 4)
+    assert torch.equal(merged.argmax(dim=1), GROUPS[head(z).argmax(dim=1)])
+    assert torch.equal(merged[:, 1], head(z)[:, [1, 4]].amax(dim=1))
+
+
+def test_probabilities_of_a_group_add_up():
+    head, z = PrototypeHead(5, 7), random_rows(100, 5)
+    single = head(z).softmax(dim=1)
+    merged = MergedOpinion(EmbeddingOpinion(head), GROUPS)(random_rows(100, 2), z).softmax(dim=1)
+    for group in range(4):
+        torch.testing.assert_close(merged[:, group], single[:, group == GROUPS].sum(dim=1))
+
+
+def test_what_no_member_can_be_is_no_error():
+    opinion = torch.nn.Linear(2, 7)
+    torch.nn.init.zeros_(opinion.weight)
+    opinion.bias.data.zero_()[6] = -1e4
+    merged = MergedOpinion(opinion, GROUPS)(torch.ones(3, 2)).softmax(dim=1)
+    torch.testing.assert_close(merged, torch.tensor([[3, 2, 1, 0]]).expand(3, -1) / 6)

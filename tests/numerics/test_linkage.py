@@ -1,15 +1,27 @@
-"""Average linkage against an oracle that recomputes every likeness at every step."""
+"""Average linkage against an oracle that recomputes every likeness; its tree against SciPy."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
+from scipy.cluster.hierarchy import (
+    cophenet,
+    fcluster,
+    is_valid_linkage,
+    linkage,
+)
+from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_rand_score
 
-from skdeepcluster.numerics import average_linkage, cosine_affinity, neighbor_affinity
+from skdeepcluster.numerics import (
+    average_linkage,
+    average_tree,
+    cosine_affinity,
+    cut_tree,
+    in_order_of_leaves,
+    neighbor_affinity,
+)
 
 
 def assert_every_merge_is_the_best(affinity, sizes):
@@ -121,3 +133,41 @@ def test_neighbor_affinity_counts_relations_in_both_directions():
             expected[labels[i], labels[j]] += 1
             expected[labels[j], labels[i]] += 1
     assert torch.equal(neighbor_affinity(neighbors, labels, 4), expected)
+
+
+# --- the whole tree ------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(n=st.integers(2, 40), d=st.integers(1, 6), seed=st.integers(0, 999))
+def test_of_single_samples_the_tree_is_that_of_scipy(n, d, seed):
+    distances = pdist(np.random.default_rng(seed).normal(size=(n, d)))
+    tree = average_tree(torch.from_numpy(-squareform(distances)), torch.ones(n))
+    tree[:, 2] *= -1
+    expected = linkage(distances, "average")
+    np.testing.assert_allclose(tree, expected, atol=1e-9)
+    np.testing.assert_allclose(cophenet(tree), cophenet(expected), atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(n=st.integers(1, 30), values=st.integers(1, 3), seed=st.integers(0, 999))
+def test_a_cut_of_the_tree_is_what_merges_to_so_many(n, values, seed):
+    generator = torch.Generator().manual_seed(seed)
+    affinity = torch.randint(values, (n, n), generator=generator)
+    affinity, sizes = affinity + affinity.T, torch.randint(3, (n,), generator=generator)
+    tree = average_tree(affinity, sizes)
+    assert tree.shape == (n - 1, 4)
+    assert (np.diff(tree[:, 2]) <= 0).all()
+    if n > 1:
+        assert tree[-1, 3] == n
+        assert is_valid_linkage(np.abs(tree))
+    for k in range(1, n + 1):
+        expected = average_linkage(affinity, sizes, k).numpy()
+        np.testing.assert_array_equal(cut_tree(tree, k), in_order_of_leaves(expected))
+
+
+def test_leaves_are_numbered_as_they_come():
+    assert in_order_of_leaves(np.array([7, 2, 7, 9, 2])).tolist() == [0, 1, 0, 2, 1]
+    tree = np.array([[1.0, 3.0, 0.1, 2.0], [0.0, 2.0, 0.2, 2.0], [4.0, 5.0, 0.3, 4.0]])
+    assert cut_tree(tree, 3).tolist() == [0, 1, 2, 1]
+    assert cut_tree(tree, 2).tolist() == [0, 1, 0, 1]

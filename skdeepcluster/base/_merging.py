@@ -1,0 +1,254 @@
+"""Fewer clusters without a new fit: the tree in which they merge, and copies with some merged."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_scalar
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skdeepcluster.base._prediction import PredictingEstimator
+from skdeepcluster.networks import ClusterModel, EmbeddingOpinion, MergedLabels, MergedOpinion
+from skdeepcluster.numerics import (
+    average_tree,
+    cut_tree,
+    in_order_of_leaves,
+    nearest_neighbors,
+    neighbor_affinity,
+)
+
+# Neighbours of a sample that tell which clusters lie side by side.
+N_NEIGHBORS = 10
+
+
+class MergingEstimator(PredictingEstimator):
+    """Clusters that can become fewer after the fit.
+
+    A copy with merged clusters keeps all networks. Their outputs go to the clusters of the copy as
+    ``_groups`` says, or one to one where that is None.
+    """
+
+    _groups: NDArray[np.int64] | None
+    # How many pairs of neighbours there are between which clusters, see neighbor_counts.
+    _neighbor_counts: NDArray[np.int64]
+
+    labels_: NDArray[np.int64]
+    cluster_sizes_: NDArray[np.int64]
+    cluster_centers_: NDArray[np.float32]
+    class_weights_: NDArray[np.float64]
+
+    @property
+    def merge_tree_(self) -> NDArray[np.float64]:
+        """In which order clusters become one, in the format of SciPy's ``linkage``.
+
+        A row holds the two that merge, their distance and of how many clusters they are. The two
+        are those between whose samples there are most pairs of neighbours, for their sizes: among
+        features as they came or, of images, in the embedding. The distance is 0.5 where there are
+        as many as if neighbours were drawn at random, and 1 where there are none.
+        """
+        check_is_fitted(self)
+        first, second, counts = self._neighbor_counts.T
+        shares = self.cluster_sizes_ / self.cluster_sizes_.sum()
+        n_pairs = max(counts.sum(), 1)
+        affinity = np.zeros((len(shares), len(shares)))
+        affinity[first, second] = affinity[second, first] = counts / (2 * n_pairs)
+        # Clusters without any neighbours in common are told apart by the embedding, whose mean
+        # cosine here weighs less than a single pair.
+        sums = self.cluster_centers_ * shares[:, None]
+        affinity += sums @ sums.T / n_pairs
+        # Clusters without samples go first. They come last, so that the first has some.
+        affinity[0, shares == 0] = affinity[shares == 0, 0] = 1.0
+        tree = average_tree(torch.from_numpy(affinity), torch.from_numpy(shares))
+        tree[:, 2] = 1 / (1 + tree[:, 2].clip(0))
+        return tree
+
+    def cut(self, n_clusters: int) -> Self:
+        """Return a fitted copy with fewer clusters, merged in the order of ``merge_tree_``.
+
+        Nothing is trained, so that it takes no time and needs no samples.
+
+        Parameters
+        ----------
+        n_clusters : int
+            How many to leave: from 1 to as many as there are.
+
+        Returns
+        -------
+        other : object
+            See :meth:`merge`.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer clusters than that: a cluster cannot be divided without a new fit.
+        TypeError
+            If it is no integer.
+        """
+        check_is_fitted(self)
+        check_scalar(n_clusters, "n_clusters", Integral, min_val=1)
+        n = len(self.cluster_sizes_)
+        if n_clusters > n:
+            raise ValueError(
+                f"n_clusters={n_clusters} is more than the {n} clusters that there are, and they "
+                "can only be merged. Fit with more."
+            )
+        return self._with_groups(cut_tree(self.merge_tree_, n_clusters))
+
+    def merge(self, groups: Iterable[Iterable[int]]) -> Self:
+        """Return a fitted copy in which some clusters have become one.
+
+        Parameters
+        ----------
+        groups : iterable of iterables of int
+            The numbers of the clusters of each group. Whatever is in none stays as it is.
+
+        Returns
+        -------
+        other : object
+            The same networks with fewer clusters, numbered in the order of the lowest number that
+            each had. It predicts, saves and can be merged again; labels are those of before, and
+            probabilities of merged clusters add up. Parameters stay those of the fit.
+
+        Raises
+        ------
+        ValueError
+            If a number is no cluster's, or occurs twice.
+        TypeError
+            If ``groups`` does not hold groups of integers.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from skdeepcluster import MiniClustering
+        >>> X, _ = load_digits(n_class=5, return_X_y=True)
+        >>> model = MiniClustering(5, random_state=0).fit(X)
+        >>> merged = model.merge([[1, 4]])
+        >>> len(merged.cluster_sizes_)
+        4
+        >>> bool(((merged.labels_ == 1) == np.isin(model.labels_, [1, 4])).all())
+        True
+        """
+        check_is_fitted(self)
+        n = len(self.cluster_sizes_)
+        numbers, seen = np.arange(n), set[int]()
+        for group in _as_lists(groups):
+            for number in group:
+                if not 0 <= number < n:
+                    raise ValueError(
+                        f"groups={groups!r} names cluster {number}, but there are those from 0 to "
+                        f"{n - 1}."
+                    )
+                if number in seen:
+                    raise ValueError(f"groups={groups!r} names cluster {number} twice.")
+                seen.add(number)
+            numbers[group] = min(group, default=0)
+        return self._with_groups(in_order_of_leaves(numbers))
+
+    def _with_groups(self, groups: NDArray[np.int64]) -> Self:
+        """Return a copy in which the clusters are groups of those that there are."""
+        other = copy.copy(self)  # with networks of its own, see __getstate__
+        n_groups, sizes = int(groups.max()) + 1, self.cluster_sizes_
+        if n_groups == len(sizes):
+            return other
+        weight = np.where(sizes > 0, sizes, 1e-9)
+        indicator = (groups == np.arange(n_groups)[:, None]) * weight
+        indicator /= indicator.sum(axis=1, keepdims=True)
+        other._groups = groups if self._groups is None else groups[self._groups]
+        other.labels_ = groups[self.labels_]
+        other.cluster_sizes_ = np.bincount(groups, sizes, n_groups).astype(sizes.dtype)
+        centers = self.cluster_centers_
+        other.cluster_centers_ = (indicator @ centers).astype(centers.dtype)
+        other._neighbor_counts = _merged_counts(self._neighbor_counts, groups)
+        # A weight is the inverse of the share of mini-clusters that a cluster occupies.
+        occupied = np.bincount(groups, 1 / self.class_weights_, n_groups)
+        other.class_weights_ = (1 / occupied).astype(self.class_weights_.dtype)
+        return other
+
+    @property
+    def expected_accuracy_(self) -> float:
+        """Mean confidence in ``labels_``."""
+        if self._groups is not None:
+            raise AttributeError(
+                "expected_accuracy_ was measured before clusters were merged. The mean of "
+                "predict_proba(X).max(axis=1) over the samples of the fit is what it is now."
+            )
+        return super().expected_accuracy_
+
+    @property
+    def _model(self) -> ClusterModel:
+        model: ClusterModel = self._objective.model
+        if self._groups is None:
+            return model
+        head = MergedLabels(model.head, torch.from_numpy(self._groups))
+        return ClusterModel(model.prepare, model.embedding, head)
+
+    def _second_opinion(self) -> nn.Module | None:
+        opinion = self._opinion_on_outputs()
+        if self._groups is None:
+            return opinion
+        if opinion is None:
+            opinion = EmbeddingOpinion(self._objective.model.head)
+        return MergedOpinion(opinion, torch.from_numpy(self._groups))
+
+    def _opinion_on_outputs(self) -> nn.Module | None:
+        """Return what judges the outputs of the head, if anything does."""
+        opinion: nn.Module | None = getattr(self, "_confidence", None)
+        return opinion
+
+    def _outputs_of(self, clusters: Tensor) -> Tensor:
+        """Return outputs of the head that belong to clusters, to all of one in turn."""
+        if self._groups is None:
+            return clusters
+        outputs = clusters.clone()
+        for number in set(clusters.tolist()):
+            members = torch.from_numpy(np.flatnonzero(self._groups == number))
+            rows = torch.nonzero(clusters == number)[:, 0]
+            outputs[rows] = members[torch.arange(len(rows)) % len(members)]
+        return outputs
+
+
+def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Return how many pairs of a sample and a nearest neighbour there are between which clusters.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n_samples, n_features)
+    labels : Tensor of shape (n_samples,), int64
+    n_clusters : int
+
+    Returns
+    -------
+    Tensor of shape (n_rows, 3), int64, on the CPU
+        The lower number of two clusters, the higher, or the same again, and how many pairs.
+    """
+    _, neighbors = nearest_neighbors(X, N_NEIGHBORS)
+    both_ways = neighbor_affinity(neighbors, labels, n_clusters).triu()
+    both_ways.diagonal().div_(2)
+    pairs = both_ways.nonzero()
+    return torch.column_stack([pairs, both_ways[pairs[:, 0], pairs[:, 1]].long()]).cpu()
+
+
+def _merged_counts(rows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return :func:`neighbor_counts` between groups of clusters."""
+    pairs, where = np.unique(np.sort(groups[rows[:, :2]], axis=1), axis=0, return_inverse=True)
+    return np.column_stack([pairs, np.bincount(where.ravel(), rows[:, 2], len(pairs)).astype(int)])
+
+
+def _as_lists(groups: Any) -> list[list[int]]:
+    """Return groups of numbers as lists, or raise TypeError."""
+    try:
+        lists = [list(group) for group in groups]
+    except TypeError as error:
+        raise TypeError(
+            f"groups={groups!r} should be groups of clusters, as [[2, 5], [1, 7]]"
+        ) from error
+    if not all(isinstance(number, Integral) for group in lists for number in group):
+        raise TypeError(f"groups={groups!r} should hold numbers of clusters, which are integers")
+    return [[int(number) for number in group] for group in lists]

@@ -1,0 +1,309 @@
+"""After the fit there can be fewer clusters: copies that predict, save and merge again."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.hierarchy import is_monotonic, is_valid_linkage
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import NearestNeighbors
+
+import skdeepcluster
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    GenerativeCalibrationClustering,
+    StableClusterDiscrimination,
+)
+from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS, brief, fitted, tiny_backbone
+from tests.samples import IMAGES, X, Y
+
+pytestmark = LOST_CLUSTERS
+CLUSTERER = pytest.mark.parametrize("method", CLUSTERERS)
+K = 6
+
+
+def assert_same_answers(model, other, data):
+    """Check that two models are the same, as far as anybody can see."""
+    for name in ("labels_", "cluster_sizes_", "cluster_centers_", "class_weights_"):
+        np.testing.assert_allclose(getattr(model, name), getattr(other, name), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(data), other.predict_proba(data), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Return a way to get a model of each method with more clusters than there are groups in X."""
+    models = {}
+
+    def get(method, **parameters):
+        key = method, repr(sorted(parameters.items()))
+        if key not in models:
+            models[key] = pickle.dumps(brief(method, 1, n_clusters=K, **parameters).fit(X))
+        return pickle.loads(models[key])
+
+    return get
+
+
+@CLUSTERER
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_merged_clusters_answer_as_one(method, calibrate, many):
+    model = many(method, calibrate=calibrate)
+    merged = model.merge([[4, 1], [2, 5, 3]])
+    groups = np.array([0, 1, 2, 2, 1, 2])
+    np.testing.assert_array_equal(merged.labels_, groups[model.labels_])
+    np.testing.assert_array_equal(merged.predict(X), merged.labels_)
+    probabilities = merged.predict_proba(X)
+    assert probabilities.shape == (len(X), 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), merged.labels_)
+    top, _ = merged.predict_top(X, k=2)
+    np.testing.assert_array_equal(top[:, 0], merged.labels_)
+    assert merged.cluster_sizes_.tolist() == np.bincount(groups, model.cluster_sizes_).tolist()
+    np.testing.assert_array_equal(merged.transform(X), model.transform(X))
+    for number in range(3):
+        mean = model.transform(X)[merged.labels_ == number].mean(axis=0)
+        np.testing.assert_allclose(merged.cluster_centers_[number], mean, atol=1e-5)
+    members = model.class_weights_[groups == 2]
+    assert merged.class_weights_[2] == pytest.approx(1 / (1 / members).sum(), rel=1e-6)
+    assert merged.score(X) <= np.log(3)
+
+
+@CLUSTERER
+def test_probabilities_add_up(method, many):
+    """But for labels that one in six is not enough for, which are ahead by a little more."""
+    model = many(method)
+    merged = model.merge([[0, 1, 2]])
+    single = model.predict_proba(X)
+    summed = np.column_stack([single[:, :3].sum(axis=1), single[:, 3:]])
+    sure = single.max(axis=1) > 0.5
+    assert sure.mean() > 0.3
+    np.testing.assert_allclose(merged.predict_proba(X)[sure], summed[sure], atol=1e-5)
+
+
+@CLUSTERER
+def test_a_cut_is_a_way_along_the_tree(method, many):
+    model = many(method)
+    tree = model.merge_tree_
+    assert is_valid_linkage(tree)
+    assert is_monotonic(tree)
+    first, second = tree[0, :2].astype(int)
+    cut = model.cut(K - 1)
+    together = np.isin(model.labels_, [first, second])
+    assert len(np.unique(cut.labels_[together])) == 1
+    for k in range(1, K + 1):
+        direct = model.cut(k)
+        assert len(direct.cluster_sizes_) == k
+        assert_same_answers(cut.cut(min(k, K - 1)), model.cut(min(k, K - 1)), X)
+    assert_same_answers(model.cut(K), model, X)
+    assert model.cut(1).merge_tree_.shape == (0, 4)
+    np.testing.assert_array_equal(model.cut(1).predict_proba(X), np.ones((len(X), 1)))
+
+
+@CLUSTERER
+def test_a_merged_copy_keeps_what_it_is(method, many, tmp_path):
+    model = many(method)
+    before = model.predict_proba(X)
+    merged = model.cut(4).merge([[0, 2]])
+    skdeepcluster.save(merged, tmp_path / "model")
+    for again in (pickle.loads(pickle.dumps(merged)), skdeepcluster.load(tmp_path / "model")):
+        assert_same_answers(again, merged, X)
+        np.testing.assert_array_equal(again.merge_tree_, merged.merge_tree_)
+        np.testing.assert_array_equal(again.outlier_score(X), model.outlier_score(X))
+        assert_same_answers(again.cut(2), merged.cut(2), X)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert clone(merged).get_params()["n_clusters"] == K
+
+
+@CLUSTERER
+def test_a_fit_forgets_what_was_merged(method, many):
+    merged = many(method).cut(2)
+    again = merged.fit(X)
+    assert len(again.cluster_sizes_) == K
+    np.testing.assert_array_equal(again.labels_, many(method).labels_)
+    merged = many(method).cut(2).set_params(warm_start=True).fit(X)
+    assert len(merged.cluster_sizes_) == merged.predict_proba(X).shape[1] == K
+
+
+@CLUSTERER
+def test_clusters_that_were_torn_come_together(method):
+    """Samples of three clear groups, fitted as six: their tree knows the three."""
+    model = clone(next(m for m in METHODS.values() if type(m) is method)).set_params(n_clusters=6)
+    assert adjusted_rand_score(Y, model.fit(X).cut(3).labels_) == 1
+
+
+@CLUSTERER
+def test_images_merge_in_the_embedding_or_by_the_features_they_have(method):
+    model = brief(method, 1, n_clusters=3, backbone=tiny_backbone()).fit(IMAGES)
+    cut = model.cut(2)
+    np.testing.assert_array_equal(cut.predict(IMAGES), cut.labels_)
+
+
+def test_neighbors_are_counted_in_the_features():
+    model = fitted(METHODS["default"], to="X").merge([])
+    prepared = model._model.prepare(torch.from_numpy(X)).numpy()
+    neighbors = NearestNeighbors(n_neighbors=10).fit(prepared).kneighbors(return_distance=False)
+    ours, theirs = np.repeat(model.labels_, 10), model.labels_[neighbors].ravel()
+    expected = np.zeros((3, 3), dtype=int)
+    np.add.at(expected, (np.minimum(ours, theirs), np.maximum(ours, theirs)), 1)
+    assert {tuple(row) for row in model._neighbor_counts.tolist()} == {
+        (a, b, n) for (a, b), n in np.ndenumerate(expected) if n
+    }
+    merged = model.merge([[0, 2]])
+    found = {tuple(pair): n for *pair, n in merged._neighbor_counts.tolist()}
+    assert found[0, 0] == expected[0, 0] + expected[2, 2] + expected[0, 2]
+    assert sum(found.values()) == 10 * len(X)
+
+
+def test_the_distance_tells_how_many_neighbors_there_are():
+    model = fitted(METHODS["default"])
+    model.cluster_sizes_ = np.array([20, 20, 40])
+    model._neighbor_counts = np.array([[0, 0, 150], [0, 1, 100], [1, 1, 150], [2, 2, 400]])
+    first, last = model.merge_tree_
+    assert first[:2].tolist() == [0, 1]
+    # At random there were 800 pairs, 2 of 16 between the first two.
+    assert first[2] == pytest.approx(0.5, abs=1e-3)
+    assert last[2] == pytest.approx(1, abs=1e-3)
+    assert last[2] <= 1
+    model._neighbor_counts[1, 2] = 0
+    model.cluster_centers_ = np.eye(3, dtype=np.float32)
+    model.cluster_centers_[2] = [0.0, 0.8, 0.6]
+    assert model.merge_tree_[0, :2].tolist() == [1, 2]  # closest in the embedding
+
+
+def test_clusters_without_samples_merge_first():
+    model = fitted(METHODS["default"])
+    model.cluster_sizes_ = np.array([60, 30, 0])
+    model._neighbor_counts = np.array([[0, 0, 550], [0, 1, 100], [1, 1, 250]])
+    tree = model.merge_tree_
+    assert tree[0, :2].tolist() == [0, 2]
+    assert tree[0, 2] < 1e-6
+    assert model.cut(2)._groups.tolist() == [0, 1, 0]
+
+
+def test_the_accuracy_that_was_expected_is_not_that_of_the_copy():
+    merged = fitted(METHODS["default"]).cut(2)
+    with pytest.raises(AttributeError, match=r"before clusters were merged.*predict_proba"):
+        _ = merged.expected_accuracy_
+    assert not hasattr(merged, "expected_accuracy_interval_")
+    model = fitted(METHODS["default"])
+    for same in (model.merge([]), model.merge([[1]]), model.cut(3)):
+        assert same.expected_accuracy_ == model.expected_accuracy_
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "message"),
+    [
+        ([[0, 3]], ValueError, "names cluster 3, but there are those from 0 to 2"),
+        ([[-1, 0]], ValueError, "names cluster -1"),
+        ([[0, 1], [1, 2]], ValueError, "names cluster 1 twice"),
+        ([0, 1], TypeError, "should be groups of clusters"),
+        (3, TypeError, "should be groups of clusters"),
+        ([[0.0, 1.0]], TypeError, "integers"),
+        (["ab"], TypeError, "integers"),
+    ],
+)
+def test_groups_that_are_none(groups, error, message):
+    with pytest.raises(error, match=message):
+        fitted(METHODS["default"]).merge(groups)
+
+
+def test_numbers_of_any_kind_are_numbers():
+    model = fitted(METHODS["default"])
+    expected = model.merge([[0, 2]])
+    for groups in (np.array([[0, 2]]), ((0, 2),), iter([iter([0, 2])]), [[np.int32(0), 2], []]):
+        assert_same_answers(model.merge(groups), expected, X)
+
+
+@pytest.mark.parametrize(
+    ("n_clusters", "error", "message"),
+    [
+        (4, ValueError, "more than the 3 clusters that there are"),
+        (0, ValueError, "n_clusters"),
+        (2.0, TypeError, "n_clusters"),
+    ],
+)
+def test_cuts_that_cannot_be(n_clusters, error, message):
+    with pytest.raises(error, match=message):
+        fitted(METHODS["default"]).cut(n_clusters)
+
+
+@CLUSTERER
+def test_a_model_that_is_not_fitted_has_no_tree(method):
+    model = method(3)
+    assert not hasattr(model, "merge_tree_")
+    with pytest.raises(NotFittedError):
+        model.cut(2)
+    with pytest.raises(NotFittedError):
+        model.merge([[0, 1]])
+
+
+# --- what some methods have besides --------------------------------------------------------------
+
+
+def test_without_a_calibration_the_head_that_was_made_for_it_is_asked():
+    model = brief(CalibratedDeepClustering, 1, n_clusters=K, calibrate=False).fit(X)
+    merged = model.merge([[0, 1, 2, 3, 4]])
+    both = model.predict_proba(X)
+    sure = both.max(axis=1) > 0.5
+    np.testing.assert_allclose(
+        merged.predict_proba(X)[sure, 1], both[sure, 5], atol=1e-5, rtol=1e-4
+    )
+
+
+def test_other_numbers_can_be_chosen_after_a_cut(tmp_path):
+    model = StableClusterDiscrimination([4, 5], max_epochs=1, random_state=0).fit(X)
+    expected = model.choose(5)
+    cut = model.choose(4).cut(2)
+    assert cut.n_clusters_ == 2
+    assert_same_answers(cut.choose(5), expected, X)
+    skdeepcluster.save(cut, tmp_path / "model")
+    again = skdeepcluster.load(tmp_path / "model")
+    assert_same_answers(again, cut, X)
+    assert_same_answers(again.choose(5), expected, X)
+
+
+def test_generated_samples_are_of_all_that_has_merged():
+    model = fitted(METHODS["generative"])
+    merged = model.merge([[0, 2]])
+    made = merged.sample(8, cluster=0, random_state=0)
+    assert set(model.predict(made).tolist()) == {0, 2}
+    assert set(merged.predict(made).tolist()) == {0}
+    assert len(merged.sample(8, random_state=0)) == 8
+    with pytest.raises(ValueError, match="cluster"):
+        merged.sample(1, cluster=2)
+
+
+def test_a_merged_copy_is_exported(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    merged = fitted(METHODS["default"]).merge([[0, 2]])
+    skdeepcluster.to_onnx(merged, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    _, labels, probabilities = session.run(None, {"X": X.astype(np.float32)})
+    np.testing.assert_array_equal(labels, merged.labels_)
+    np.testing.assert_allclose(probabilities, merged.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_groups", np.array([0, 2, 0])),
+        ("_groups", np.array([0, 1])),
+        ("_groups", np.array([0.0, 1.0, 0.0])),
+        ("_neighbor_counts", np.array([[0, 2, 5]])),
+        ("_neighbor_counts", np.zeros((2, 4), dtype=int)),
+    ],
+)
+def test_what_does_not_suit_the_networks_is_not_loaded(name, value, tmp_path):
+    merged = fitted(METHODS["default"]).merge([[0, 2]])
+    setattr(merged, name, value)
+    with pytest.raises(ValueError, match=f"{name}|labels_|n_groups|sizes"):
+        skdeepcluster.save(merged, tmp_path / "model")
+
+
+def test_generative_clusters_of_a_snapshot_can_be_sampled():
+    """As callbacks see it: there are no sizes yet."""
+    model = brief(GenerativeCalibrationClustering, 1).fit(X)
+    del model.cluster_sizes_
+    assert len(model.sample(4)) == 4
