@@ -39,6 +39,7 @@ API_REFERENCE: dict[str, tuple[str, list[str]]] = {
         [
             "ClusterMapDisplay",
             "ImageGridDisplay",
+            "MergeTreeDisplay",
             "ReliabilityDisplay",
             "RejectionDisplay",
         ],

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdeepcluster import MiniClustering
 from skdeepcluster.datasets import ImageFiles
-from skdeepcluster.display import ClusterMapDisplay, ImageGridDisplay
+from skdeepcluster.display import ClusterMapDisplay, ImageGridDisplay, MergeTreeDisplay
 from skdeepcluster.report import cluster_report
 from tests.instances import METHODS, brief, fitted
 from tests.samples import IMAGES, X
@@ -276,3 +276,82 @@ def test_a_missing_matplotlib_is_named_with_its_extra(model, monkeypatch):
         ClusterMapDisplay.from_estimator(model, X)
     with pytest.raises(ImportError, match=r"pip install 'skdeepcluster\[display\]'"):
         ImageGridDisplay.from_estimator(model, X, images=PICTURES)
+
+
+# --- the tree ------------------------------------------------------------------------------------
+
+# The first two merge, then the last two, then all.
+TREE = np.array([[0.0, 1.0, 0.2, 2.0], [2.0, 3.0, 0.6, 2.0], [4.0, 5.0, 1.0, 4.0]])
+
+
+def link_colours(display):
+    """Return the colours of mergers, lowest first."""
+    links = [
+        (path.vertices[:, 0].max(), mpl.colors.to_hex(colour))
+        for collection in display.ax_.collections
+        for path, colour in zip(
+            collection.get_paths(),
+            np.resize(collection.get_colors(), (len(collection.get_paths()), 4)),
+            strict=True,
+        )
+    ]
+    return [colour for _, colour in sorted(links)]
+
+
+@METHOD
+def test_the_tree_has_a_leaf_for_each_cluster(method):
+    model = fitted(METHODS[method])
+    display = MergeTreeDisplay.from_estimator(model)
+    labels = [f"{k}  (n = {size})" for k, size in enumerate(model.cluster_sizes_)]
+    assert row_labels(display) == [labels[leaf] for leaf in reversed(display.leaves_)]
+    heights = sorted(
+        path.vertices[:, 0].max() for c in display.ax_.collections for path in c.get_paths()
+    )
+    np.testing.assert_allclose(heights, model.merge_tree_[:, 2])
+
+
+def test_colours_are_those_of_the_clusters_of_a_cut():
+    first, second = (mpl.colors.to_hex(c) for c in mpl.color_sequences["tab10"][:2])
+    display = MergeTreeDisplay(TREE, list("abcd"), groups=np.array([0, 0, 1, 1])).plot()
+    assert link_colours(display) == [first, second, "#000000"]
+    assert link_colours(MergeTreeDisplay(TREE, list("abcd")).plot()) == [first] * 3
+    with mpl.rc_context({"axes.edgecolor": "white"}):
+        display = MergeTreeDisplay(TREE, list("abcd"), groups=np.array([0, 1, 2, 3])).plot()
+    assert link_colours(display) == ["#ffffff"] * 3
+
+
+def test_a_cut_is_coloured_as_it_will_be_numbered():
+    model = brief(MiniClustering, 1, n_clusters=6).fit(X)
+    display = MergeTreeDisplay.from_estimator(model, n_clusters=4)
+    tree = display.tree
+    merged = model.cut(4)
+    expected = {
+        mpl.colors.to_hex(mpl.color_sequences["tab10"][merged.labels_[model.labels_ == k][0]])
+        for pair in tree[:2, :2].astype(int)
+        for k in pair[pair < 6]
+    }
+    assert expected == set(link_colours(display)) - {"#000000"}
+
+
+def test_clusters_of_a_tree_have_the_names_that_are_given(model):
+    display = MergeTreeDisplay.from_estimator(model, names=["one", "two", "three"])
+    assert sorted(label.split("  ")[0] for label in row_labels(display)) == ["one", "three", "two"]
+
+
+def test_a_tree_is_drawn_where_and_as_asked(model):
+    _, ax = plt.subplots()
+    display = MergeTreeDisplay.from_estimator(model, ax=ax, link_color_func=lambda link: "red")
+    assert display.ax_ is ax
+    assert display.figure_ is ax.figure
+    assert set(link_colours(display)) == {"#ff0000"}
+
+
+def test_there_is_no_tree_of_a_single_cluster_nor_a_cut_into_more(model):
+    with pytest.raises(ValueError, match="single cluster"):
+        MergeTreeDisplay.from_estimator(model.cut(1))
+    with pytest.raises(ValueError, match="n_clusters == 4"):
+        MergeTreeDisplay.from_estimator(model, n_clusters=4)
+    with pytest.raises(ValueError, match="names"):
+        MergeTreeDisplay.from_estimator(model, names=["one"])
+    with pytest.raises(NotFittedError):
+        MergeTreeDisplay.from_estimator(MiniClustering(3))

@@ -8,10 +8,17 @@ afterwards through the matplotlib objects that a display keeps. They need matplo
 
 from skdeepcluster.display._cluster_map import ClusterMapDisplay
 from skdeepcluster.display._image_grid import ImageGridDisplay
+from skdeepcluster.display._merge_tree import MergeTreeDisplay
 from skdeepcluster.display._rejection import RejectionDisplay
 from skdeepcluster.display._reliability import ReliabilityDisplay
 
-__all__ = ["ClusterMapDisplay", "ImageGridDisplay", "RejectionDisplay", "ReliabilityDisplay"]
+__all__ = [
+    "ClusterMapDisplay",
+    "ImageGridDisplay",
+    "MergeTreeDisplay",
+    "RejectionDisplay",
+    "ReliabilityDisplay",
+]
 
 
 def __dir__() -> list[str]:

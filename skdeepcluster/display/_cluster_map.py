@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 
-from skdeepcluster.display._drawing import given_or_new_axes
+from skdeepcluster.display._drawing import cluster_colours, given_or_new_axes
 from skdeepcluster.report import members_of, nearest_to_mean
 
 if TYPE_CHECKING:
@@ -305,28 +305,6 @@ class ClusterMapDisplay:
             ax=ax,
             **scatter_options,
         )
-
-
-def cluster_colours(n_clusters: int) -> NDArray[np.float64]:
-    """Return one colour for each cluster, as rows of red, green and blue.
-
-    Up to 20 they are those of matplotlib that are easiest to tell apart. Beyond, no colours can be
-    told apart by themselves; hues that go around in steps of the golden angle, lighter and
-    darker in turn, at least keep clusters of neighbouring numbers apart.
-    """
-    from matplotlib import colormaps
-    from matplotlib.colors import hsv_to_rgb
-
-    for name in ("tab10", "tab20"):
-        colours = colormaps[name].colors  # type: ignore[attr-defined]
-        if n_clusters <= len(colours):
-            return np.array(colours[:n_clusters])
-    numbers = np.arange(n_clusters)
-    golden_ratio = (1 + np.sqrt(5)) / 2
-    hues = (numbers / golden_ratio) % 1
-    # Neither so light that they are lost on white, nor so dark that they are on black.
-    values = np.array([0.9, 0.65, 0.78])[numbers % 3]
-    return np.asarray(hsv_to_rgb(np.column_stack([hues, np.full(n_clusters, 0.65), values])))
 
 
 def _opacity(

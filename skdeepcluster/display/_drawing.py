@@ -65,3 +65,25 @@ def finish_axes(ax: Axes, xlabel: str, ylabel: str) -> None:
     if ax.get_legend_handles_labels()[0]:
         # Away from the curves as far as there is room, and legible where there is none.
         ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.8)
+
+
+def cluster_colours(n_clusters: int) -> NDArray[np.float64]:
+    """Return one colour for each cluster, as rows of red, green and blue.
+
+    Up to 20 they are those of matplotlib that are easiest to tell apart. Beyond, no colours can be
+    told apart by themselves; hues that go around in steps of the golden angle, lighter and
+    darker in turn, at least keep clusters of neighbouring numbers apart.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import hsv_to_rgb
+
+    for name in ("tab10", "tab20"):
+        colours = colormaps[name].colors  # type: ignore[attr-defined]
+        if n_clusters <= len(colours):
+            return np.array(colours[:n_clusters])
+    numbers = np.arange(n_clusters)
+    golden_ratio = (1 + np.sqrt(5)) / 2
+    hues = (numbers / golden_ratio) % 1
+    # Neither so light that they are lost on white, nor so dark that they are on black.
+    values = np.array([0.9, 0.65, 0.78])[numbers % 3]
+    return np.asarray(hsv_to_rgb(np.column_stack([hues, np.full(n_clusters, 0.65), values])))
