@@ -77,7 +77,11 @@ ABOUT: dict[str, tuple[str, list[str]]] = {
     ),
     "Displays": (
         "Pictures of clusters and of confidences. They need matplotlib.",
-        ["guide/reading_the_clusters", "guide/confidences"],
+        [
+            "guide/reading_the_clusters",
+            "guide/number_of_clusters",
+            "guide/confidences",
+        ],
     ),
     "Reports": (
         "A table of what is in each cluster.",

@@ -94,13 +94,13 @@ for record in doubtful[:2]:
 
 # %%
 # The one cluster holds two digits, and the other a part of one of them. Whoever sees that can fit
-# again with more clusters, or merge and split by hand, and then give the clusters names.
+# with more clusters, make some of them one (``merge``, ``cut``), and then give them names.
 #
 # What to read next
 # -----------------
 #
 # * :doc:`/guide/reading_the_clusters`: all columns of the report, and the words of texts.
 # * :doc:`/guide/confidences`: what the confidences mean.
-# * :ref:`sphx_glr_auto_examples_judging_plot_number_of_clusters.py`: how many clusters there are.
+# * :ref:`sphx_glr_auto_examples_judging_plot_merge_tree.py`: more clusters, of which some become one.
 
 # sphinx_gallery_thumbnail_number = 1

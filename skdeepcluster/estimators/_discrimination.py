@@ -196,6 +196,8 @@ class StableClusterDiscrimination(DeepClusterer):
     class_weights_ : ndarray of shape (`n_clusters_`,)
         As MiniClustering's: number of clusters of the finest head over how many of them a cluster
         occupies, small for large classes.
+    merge_tree_ : ndarray of shape (`n_clusters_` - 1, 4)
+        In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
         the largest probabilities of the training samples. Not with `calibrate=False`.

@@ -156,6 +156,8 @@ class MiniClustering(TwoStageClusterer):
     class_weights_ : ndarray of shape (n_clusters,)
         The weights w, M over the number of mini-clusters that a cluster occupies: small for large
         classes.
+    merge_tree_ : ndarray of shape (n_clusters - 1, 4)
+        In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
         the largest probabilities of the training samples. Not with `calibrate=False`.

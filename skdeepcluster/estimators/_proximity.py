@@ -147,6 +147,8 @@ class ProximityDeepClustering(DeepClusterer):
     class_weights_ : ndarray of shape (n_clusters,)
         As MiniClustering's, from a partition of the codes by k-means into four times as many
         regions: their number over how many of them a cluster occupies, small for large classes.
+    merge_tree_ : ndarray of shape (n_clusters - 1, 4)
+        In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
         the largest probabilities of the training samples. Not with `calibrate=False`.

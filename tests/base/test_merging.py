@@ -8,7 +8,7 @@ import torch
 from scipy.cluster.hierarchy import is_monotonic, is_valid_linkage
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
 import skdeepcluster
@@ -17,6 +17,8 @@ from skdeepcluster import (
     GenerativeCalibrationClustering,
     StableClusterDiscrimination,
 )
+from skdeepcluster.base import _merging
+from skdeepcluster.numerics import evenly_spaced
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS, brief, fitted, tiny_backbone
 from tests.samples import IMAGES, X, Y
 
@@ -134,10 +136,45 @@ def test_clusters_that_were_torn_come_together(method):
 
 
 @CLUSTERER
+def test_the_number_of_clear_groups_has_the_highest_score(method):
+    model = clone(next(m for m in METHODS.values() if type(m) is method)).set_params(n_clusters=7)
+    scores = model.fit(X).cut_scores(X)
+    assert list(scores) == [2, 3, 4, 5, 6, 7][: len(scores)]
+    assert max(scores, key=scores.get) == 3
+
+
+def test_scores_are_the_silhouette_and_half_the_modularity():
+    model = brief(METHODS["default"].__class__, 1, n_clusters=K).fit(X)
+    prepared = model._model.prepare(torch.from_numpy(X)).numpy()
+    neighbors = NearestNeighbors(n_neighbors=10).fit(prepared).kneighbors(return_distance=False)
+    graph = np.zeros((len(X), len(X)))
+    graph[np.arange(len(X))[:, None], neighbors] = 1
+    graph = (graph + graph.T) / 2
+    degrees, total = graph.sum(axis=1), graph.sum()
+    for k, score in model.cut_scores(X).items():
+        labels = model.cut(k).labels_
+        same = labels[:, None] == labels
+        modularity = ((graph - np.outer(degrees, degrees) / total) * same).sum() / total
+        silhouette = silhouette_score(prepared, labels)
+        assert score == pytest.approx(silhouette + modularity / 2, abs=1e-4)
+
+
+def test_some_of_the_samples_are_enough_for_scores(monkeypatch):
+    model = brief(METHODS["default"].__class__, 1, n_clusters=K).fit(X)
+    monkeypatch.setattr(_merging, "SCORED_ROWS", 30)
+    assert model.cut_scores(X) == pytest.approx(model.cut_scores(X[evenly_spaced(len(X), 30)]))
+    assert model.cut_scores(X[:1]) == {}
+    assert model.cut(1).cut_scores(X) == {}
+    with pytest.raises(ValueError, match="features"):
+        model.cut_scores(X[:, :3])
+
+
+@CLUSTERER
 def test_images_merge_in_the_embedding_or_by_the_features_they_have(method):
     model = brief(method, 1, n_clusters=3, backbone=tiny_backbone()).fit(IMAGES)
     cut = model.cut(2)
     np.testing.assert_array_equal(cut.predict(IMAGES), cut.labels_)
+    assert all(np.isfinite(score) for score in model.cut_scores(IMAGES).values())
 
 
 def test_neighbors_are_counted_in_the_features():
@@ -237,6 +274,8 @@ def test_a_model_that_is_not_fitted_has_no_tree(method):
         model.cut(2)
     with pytest.raises(NotFittedError):
         model.merge([[0, 1]])
+    with pytest.raises(NotFittedError):
+        model.cut_scores(X)
 
 
 # --- what some methods have besides --------------------------------------------------------------

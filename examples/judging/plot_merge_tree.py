@@ -1,0 +1,111 @@
+"""
+More clusters first, fewer later
+================================
+
+Nobody says how many clusters there are, and a class may come in several shapes. This example fits
+the digits with thirty clusters, three times as many as there are digits, draws the tree in which
+they merge, and cuts it. In short: what is left is closer to the digits than a fit with ten
+clusters, and the tree shows why.
+"""
+
+# %%
+# Thirty clusters, and their tree
+# -------------------------------
+#
+# Two clusters meet the further to the left, the more of their samples are neighbours. The colours
+# are those of the clusters of a cut, whose number has the highest of the ``cut_scores``. No label
+# enters.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score
+
+from skdeepcluster import MiniClustering
+from skdeepcluster.display import ImageGridDisplay, MergeTreeDisplay
+
+digits = load_digits()
+X, y = digits.data, digits.target
+model = MiniClustering(n_clusters=30, random_state=0).fit(X)
+scores = model.cut_scores(X)
+best = max(scores, key=scores.get)
+MergeTreeDisplay.from_estimator(model, n_clusters=best)
+plt.show()
+
+# %%
+# The scores
+# ----------
+#
+# They say how compact and how separate the clusters of each cut are, again without labels. The
+# curve is nearly level over a wide range, so it is a hint and no more. Below it, what labels say:
+# how close each cut is to the digits.
+
+numbers = list(scores)
+truth = [adjusted_rand_score(y, model.cut(n).labels_) for n in numbers]
+figure, axes = plt.subplots(
+    2, 1, figsize=(5.5, 4.5), sharex=True, layout="constrained"
+)
+for axis, values, name in zip(
+    axes, (list(scores.values()), truth), ("cut_scores", "ARI"), strict=True
+):
+    axis.plot(numbers, values, color="tab:blue")
+    axis.plot(best, values[numbers.index(best)], "o", color="tab:orange")
+    axis.set(ylabel=name)
+axes[1].set_xlabel("number of clusters of the cut")
+plt.show()
+
+# %%
+# Beside a fit with the right number
+# ----------------------------------
+#
+# A fit with ten clusters has to give up something: ones come in several shapes, which are further
+# from each other than some of them are from the eights.
+
+cut = model.cut(best)
+others = {
+    f"cut to {best}": cut.labels_,
+    "cut to 10": model.cut(10).labels_,
+    "MiniClustering(10)": MiniClustering(10, random_state=0).fit_predict(X),
+    "KMeans(10)": KMeans(10, n_init=10, random_state=0).fit_predict(X),
+}
+for name, labels in others.items():
+    print(f"{name:20} ARI {adjusted_rand_score(y, labels):.2f}")
+
+# %%
+# What is in the clusters
+# -----------------------
+#
+# A cut is a fitted model with calibrated probabilities, and everything that shows clusters takes
+# it.
+
+ImageGridDisplay.from_estimator(
+    cut, X, images=digits.images, n_images=10, cmap="gray_r"
+)
+plt.show()
+
+# %%
+# Merging by hand
+# ---------------
+#
+# Whoever looks at the pictures sees three rows of ones. ``merge`` makes them one cluster; labels
+# tell that more than eight in ten of its samples are ones.
+
+ones = [
+    k for k in range(best) if np.bincount(y[cut.labels_ == k]).argmax() == 1
+]
+merged = cut.merge([ones])
+print("merged:", ones)
+print("clusters:", len(merged.cluster_sizes_))
+print(f"ARI {adjusted_rand_score(y, merged.labels_):.2f}")
+print("digits in it:", np.bincount(y[merged.labels_ == min(ones)]))
+
+# %%
+# What to read next
+# -----------------
+#
+# * :doc:`/guide/number_of_clusters`: how far the scores can be trusted, with figures.
+# * :ref:`sphx_glr_auto_examples_first_steps_plot_cluster_report.py`: reading clusters without
+#   labels.
+
+# sphinx_gallery_thumbnail_number = 1
