@@ -699,6 +699,40 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "base/_merging.py",
+        "base/test_merging.py",
+        [
+            ("counts / (2 * n_pairs)", "counts / n_pairs"),
+            ("affinity += sums @ sums.T / n_pairs", "pass"),
+            ("affinity[0, shares == 0] = affinity[shares == 0, 0] = 1.0", "pass"),
+            ("groups if self._groups is None else groups[self._groups]", "groups"),
+            (
+                "(groups == np.arange(n_groups)[:, None]) * weight",
+                "1.0 * (groups == np.arange(n_groups)[:, None])",
+            ),
+            (
+                "np.bincount(groups, 1 / self.class_weights_, n_groups)",
+                "np.bincount(groups, self.class_weights_, n_groups)",
+            ),
+            ("silhouette + MODULARITY_WEIGHT * separation", "silhouette"),
+            ("inside - np.square(ends).sum()", "inside"),
+            ("both_ways.diagonal().div_(2)", "pass"),
+            ("MergedOpinion(opinion, torch.from_numpy(self._groups))", "opinion"),
+            ("members[torch.arange(len(rows)) % len(members)]", "members[0]"),
+        ],
+    ),
+    (
+        "networks/_heads.py",
+        "networks/test_heads.py",
+        [
+            ('logits, "amax")', 'logits, "sum")'),
+            (
+                "aligned_linear(probabilities, self.indicator).log()",
+                "aligned_linear(probabilities, self.indicator)",
+            ),
+        ],
+    ),
+    (
         "base/_clusterer.py",
         "base/test_outliers.py",
         [

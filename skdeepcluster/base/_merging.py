@@ -28,6 +28,9 @@ from skdeepcluster.numerics import (
 
 # Neighbours of a sample that tell which clusters lie side by side.
 N_NEIGHBORS = 10
+# Samples that are asked for them: at most so many, or this many for each cluster.
+ASKED_ROWS = 2**11
+ASKED_OF_CLUSTER = 16
 # Samples whose silhouettes tell how compact the clusters of a cut are.
 SCORED_ROWS = 1000
 # What modularity, which tells how separate they are, counts beside the silhouette.
@@ -290,6 +293,7 @@ def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     Parameters
     ----------
     X : Tensor of shape (n_samples, n_features)
+        In random order: where there are many, the first are asked.
     labels : Tensor of shape (n_samples,), int64
     n_clusters : int
 
@@ -298,8 +302,9 @@ def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     Tensor of shape (n_rows, 3), int64, on the CPU
         The lower number of two clusters, the higher, or the same again, and how many pairs.
     """
-    _, neighbors = nearest_neighbors(X, N_NEIGHBORS)
-    both_ways = neighbor_affinity(neighbors, labels, n_clusters).triu()
+    rows = slice(max(ASKED_ROWS, ASKED_OF_CLUSTER * n_clusters))
+    _, neighbors = nearest_neighbors(X[rows], N_NEIGHBORS)
+    both_ways = neighbor_affinity(neighbors, labels[rows], n_clusters).triu()
     both_ways.diagonal().div_(2)
     pairs = both_ways.nonzero()
     return torch.column_stack([pairs, both_ways[pairs[:, 0], pairs[:, 1]].long()]).cpu()

@@ -193,6 +193,14 @@ def test_neighbors_are_counted_in_the_features():
     assert sum(found.values()) == 10 * len(X)
 
 
+def test_where_there_are_many_samples_some_are_asked(monkeypatch):
+    labels = torch.arange(len(X)) % 3
+    asked = _merging.neighbor_counts(torch.from_numpy(X[:60]), labels[:60], 3)
+    monkeypatch.setattr(_merging, "ASKED_ROWS", 10)
+    monkeypatch.setattr(_merging, "ASKED_OF_CLUSTER", 20)
+    assert torch.equal(_merging.neighbor_counts(torch.from_numpy(X), labels, 3), asked)
+
+
 def test_the_distance_tells_how_many_neighbors_there_are():
     model = fitted(METHODS["default"])
     model.cluster_sizes_ = np.array([20, 20, 40])
