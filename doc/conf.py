@@ -87,6 +87,7 @@ SECTIONS = {
     "images": ["plot_image_folder.py", "plot_views.py", "plot_images_byol.py"],
     "judging": [
         "plot_confidence.py",
+        "plot_merge_tree.py",
         "plot_number_of_clusters.py",
         "plot_compare_methods.py",
     ],

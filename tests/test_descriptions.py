@@ -42,6 +42,7 @@ OWN_WORDS = {
     "pretraining": [StableClusterDiscrimination],
     "cluster_sizes_": [StableClusterDiscrimination],
     "cluster_centers_": [StableClusterDiscrimination],
+    "merge_tree_": [StableClusterDiscrimination],
     # It has more stages.
     "selected_stage_": [StableClusterDiscrimination],
     # What learns where nothing arrives trained differs.
