@@ -90,6 +90,7 @@ SECTIONS = {
         "plot_merge_tree.py",
         "plot_number_of_clusters.py",
         "plot_compare_methods.py",
+        "plot_toy_data.py",
     ],
     "training": ["plot_callbacks.py", "plot_generated_samples.py"],
 }

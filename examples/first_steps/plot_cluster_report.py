@@ -101,6 +101,6 @@ for record in doubtful[:2]:
 #
 # * :doc:`/guide/reading_the_clusters`: all columns of the report, and the words of texts.
 # * :doc:`/guide/confidences`: what the confidences mean.
-# * :ref:`sphx_glr_auto_examples_judging_plot_merge_tree.py`: more clusters, of which some become one.
+# * :ref:`sphx_glr_auto_examples_judging_plot_merge_tree.py`: more clusters first, fewer later.
 
 # sphinx_gallery_thumbnail_number = 1
