@@ -35,8 +35,7 @@ LEAST_ROWS = 4
 def merged_by_ward(X: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
     """Return what Ward's rule makes of a partition, for which each sample lies at its mean."""
     means = np.array([X[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
-    cut = cut_tree(ward(means[labels]), n_clusters=n_clusters)[:, 0]
-    return cut
+    return np.ravel(cut_tree(ward(means[labels]), n_clusters=n_clusters))
 
 
 def measure(task: Task, seed: int, methods: list[str], times: float) -> Iterator[dict[str, Any]]:
@@ -74,8 +73,9 @@ def report(records: list[dict[str, Any]]) -> None:
     for method in methods:
         gains = [ari[method][family] - ari[KMEANS][family] for family in ari[KMEANS]]
         below = np.mean(np.concatenate(gains) < -0.01)
-        ece = over_families(by_family(records, method, "ECE"))
-        print(f"{method:40}{over_families(ari[method]):7.3f}{below:14.0%}{ece:7.3f}")
+        errors = by_family(records, method, "ECE")
+        ece = f"{over_families(errors):7.3f}" if errors else ""
+        print(f"{method:40}{over_families(ari[method]):7.3f}{below:14.0%}{ece}")
     print(f"\n{'ARI':24}" + "".join(f"{method[:30]:>32}" for method in methods))
     for family in ari[KMEANS]:
         means = "".join(f"{ari[method][family].mean():32.3f}" for method in methods)
