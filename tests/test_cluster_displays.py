@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -312,7 +313,7 @@ def test_the_tree_has_a_leaf_for_each_cluster(method):
 
 def test_colours_are_those_of_the_clusters_of_a_cut():
     first, second = (mpl.colors.to_hex(c) for c in mpl.color_sequences["tab10"][:2])
-    display = MergeTreeDisplay(TREE, list("abcd"), groups=np.array([0, 0, 1, 1])).plot()
+    display = MergeTreeDisplay(TREE, list("abcd"), groups=[0, 0, 1, 1]).plot()
     assert link_colours(display) == [first, second, "#000000"]
     assert link_colours(MergeTreeDisplay(TREE, list("abcd")).plot()) == [first] * 3
     with mpl.rc_context({"axes.edgecolor": "white"}):
@@ -321,16 +322,12 @@ def test_colours_are_those_of_the_clusters_of_a_cut():
 
 
 def test_a_cut_is_coloured_as_it_will_be_numbered():
-    model = brief(MiniClustering, 1, n_clusters=6).fit(X)
-    display = MergeTreeDisplay.from_estimator(model, n_clusters=4)
-    tree = display.tree
-    merged = model.cut(4)
-    expected = {
-        mpl.colors.to_hex(mpl.color_sequences["tab10"][merged.labels_[model.labels_ == k][0]])
-        for pair in tree[:2, :2].astype(int)
-        for k in pair[pair < 6]
-    }
-    assert expected == set(link_colours(display)) - {"#000000"}
+    X, _ = make_blobs(300, centers=10, n_features=5, random_state=2)
+    model = brief(MiniClustering, 1, n_clusters=10).fit(X)
+    for k in range(1, 11):  # most of them meet at the same distance, with nothing in common
+        groups = MergeTreeDisplay.from_estimator(model, n_clusters=k).groups
+        np.testing.assert_array_equal(groups[model.labels_], model.cut(k).labels_)
+        plt.close("all")
 
 
 def test_clusters_of_a_tree_have_the_names_that_are_given(model):
@@ -338,12 +335,22 @@ def test_clusters_of_a_tree_have_the_names_that_are_given(model):
     assert sorted(label.split("  ")[0] for label in row_labels(display)) == ["one", "three", "two"]
 
 
-def test_a_tree_is_drawn_where_and_as_asked(model):
+def test_a_tree_is_drawn_where_asked(model):
     _, ax = plt.subplots()
-    display = MergeTreeDisplay.from_estimator(model, ax=ax, link_color_func=lambda link: "red")
+    display = MergeTreeDisplay.from_estimator(model, ax=ax)
     assert display.ax_ is ax
     assert display.figure_ is ax.figure
-    assert set(link_colours(display)) == {"#ff0000"}
+
+
+def test_a_tree_that_is_too_large_to_read_is_refused():
+    def draw(n):
+        first = [0, *range(n, 2 * n - 2)]  # one after the other, which makes it as deep as can be
+        tree = np.column_stack([first, range(1, n), np.linspace(0, 1, n - 1), range(2, n + 1)])
+        return MergeTreeDisplay(tree.astype(float), [""] * n).plot()
+
+    assert len(draw(500).leaves_) == 500
+    with pytest.raises(ValueError, match=r"501 clusters.*estimator.cut"):
+        draw(501)
 
 
 def test_there_is_no_tree_of_a_single_cluster_nor_a_cut_into_more(model):

@@ -27,7 +27,12 @@ from skdeepcluster.base._building import (
 )
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import embed_and_label, embed_once, prepared_rows, vote
-from skdeepcluster.base._merging import MergingEstimator, neighbor_counts
+from skdeepcluster.base._merging import (
+    MergingEstimator,
+    check_neighbor_counts,
+    n_asked,
+    neighbor_counts,
+)
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
@@ -100,6 +105,7 @@ class DeepClusterer(MergingEstimator):
         "n_skipped_steps_": int,
         "_n_sized": int,
         "_groups": np.ndarray | None,
+        "_output_sizes": np.ndarray,
         "_neighbor_counts": np.ndarray,
         "_familiar_means": np.ndarray,
         "_familiar_distances": np.ndarray,
@@ -144,7 +150,7 @@ class DeepClusterer(MergingEstimator):
             first = Round(objective, source, dict(vars(self)))
             objective = self._fine_tuned(first, images, before, trainer, report, n_threads)
         self._warn_about_sizes()
-        report.finish(lambda: self._fitted_attributes(objective, self._confidence))
+        report.finish(lambda: {"_objective": copy.deepcopy(objective).eval()})
 
     def _cluster(
         self, source: Source, trainer: Trainer, report: CallbackReport, n_threads: int
@@ -437,7 +443,7 @@ class DeepClusterer(MergingEstimator):
 
     def _check_answer(self, answer: dict[str, Any], n_outputs: int) -> None:
         """Raise ValueError if loaded attributes do not suit this number of outputs of the head."""
-        width, groups = self._model.embedding.embedding_dim, answer["_groups"]
+        width, groups = self._objective.model.embedding.embedding_dim, answer["_groups"]
         if groups is None:
             groups = np.arange(n_outputs)
         n_clusters = len(np.unique(groups))
@@ -447,19 +453,18 @@ class DeepClusterer(MergingEstimator):
                 f"_groups of shape {groups.shape} does not give each of {n_outputs} outputs the "
                 "number of a cluster"
             )
+        check_neighbor_counts(answer["_neighbor_counts"], n_clusters)
         for name, shape in {
             "labels_": (len(answer["labels_"]),),
             "cluster_sizes_": (n_clusters,),
             "cluster_centers_": (n_clusters, width),
             "class_weights_": (n_clusters,),
-            "_neighbor_counts": (len(answer["_neighbor_counts"]), 3),
+            "_output_sizes": (n_outputs,),
         }.items():
             if answer[name].shape != shape:
                 raise ValueError(f"{name} has shape {answer[name].shape}; its networks say {shape}")
         if not np.isin(answer["labels_"], np.arange(n_clusters)).all():
             raise ValueError(f"labels_ are not all among the {n_clusters} clusters")
-        if not np.isin(answer["_neighbor_counts"][:, :2], np.arange(n_clusters)).all():
-            raise ValueError(f"_neighbor_counts are not all between the {n_clusters} clusters")
         if answer["_confidence"] is not None:
             widths = [width] if self._sees_images() else [*self._seen_shape, width]
             answer["_confidence"].check(n_outputs, widths)
@@ -520,17 +525,20 @@ class DeepClusterer(MergingEstimator):
 
     def _describe(self, embedding: Tensor, source: Source, trainer: Trainer) -> None:
         """Keep what tells which clusters lie side by side, and what is like no sample."""
-        generator = trainer.generator("familiar")
-        rows = torch.randperm(len(source), generator=generator)[:FAMILIAR_ROWS]
+        generator, n_clusters = trainer.generator("familiar"), self._n_clusters()
+        n_asked_rows = n_asked(n_clusters)
+        rows = torch.randperm(len(source), generator=generator)[: max(FAMILIAR_ROWS, n_asked_rows)]
         if self._sees_images():
             seen = embedding[rows].to(source.device)
         else:
             seen = prepared_rows(self._model.prepare, source, rows)
         seen = trainer.agreed(seen)
-        familiar = learn_familiar(seen, self._most_clusters(), generator)
+        familiar = learn_familiar(seen[:FAMILIAR_ROWS], self._most_clusters(), generator)
         self._familiar_means, self._familiar_distances = familiar
         labels = torch.from_numpy(self.labels_)[rows].to(seen.device)
-        self._neighbor_counts = neighbor_counts(seen, labels, self._n_clusters()).numpy()
+        asked = slice(n_asked_rows)
+        self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], n_clusters).numpy()
+        self._output_sizes = self.cluster_sizes_
 
     def _calibrate(
         self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport
@@ -633,14 +641,12 @@ class DeepClusterer(MergingEstimator):
                 ConvergenceWarning,
             )
 
-    def _fitted_attributes(
-        self, objective: nn.Module, confidence: ConfidenceHead | None = None
-    ) -> dict[str, Any]:
+    def _fitted_attributes(self, objective: nn.Module) -> dict[str, Any]:
         """Return what a copy of this estimator needs to predict as if fit had stopped now."""
-        snapshot = copy.deepcopy(objective).eval()
         return {
-            "_objective": snapshot,
-            "_confidence": confidence,
+            "_objective": copy.deepcopy(objective).eval(),
+            "_confidence": None,
             "_groups": None,
+            "_neighbor_counts": None,  # nor anything else that is known in the end
             "labels_": None,
         }

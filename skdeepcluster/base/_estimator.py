@@ -33,7 +33,7 @@ from skdeepcluster.base._validation import (
     real,
     validates_parameters,
 )
-from skdeepcluster.data import Source, check_targets, name_of
+from skdeepcluster.data import SelectedSource, Source, check_targets, name_of
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.networks import ClusterModel, FrozenBackbone, default_image_backbone
 from skdeepcluster.numerics import evenly_spaced
@@ -344,13 +344,18 @@ class DeepEstimator(
 
     @contextmanager
     def _predictions(
-        self, X: Any, opinion: nn.Module | None = None
+        self, X: Any, opinion: nn.Module | None = None, most: int | None = None
     ) -> Iterator[tuple[int, Iterator[Predictions]]]:
-        """Give the number of samples, and what the networks say about them, batch by batch."""
+        """Give the number of samples, and what the networks say about them, batch by batch.
+
+        If there are more than ``most`` samples, so many of them stand for all.
+        """
         check_is_fitted(self)
         with undisturbed():
             device = self._device_of_answers()
             source = open_source(self, X, device, reset=False)
+            if most is not None:
+                source = SelectedSource(source, evenly_spaced(len(source), most))
             with intra_op_threads(self._n_threads(device, images=self._takes_images())):
                 opinion = opinion or self._second_opinion()
                 answers = infer(self._model, source, opinion, self._frozen)

@@ -10,6 +10,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import pairwise_distances, silhouette_score
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
@@ -19,18 +21,20 @@ from skdeepcluster.base._prediction import PredictingEstimator
 from skdeepcluster.networks import ClusterModel, EmbeddingOpinion, MergedLabels, MergedOpinion
 from skdeepcluster.numerics import (
     average_tree,
+    contingency_table,
     cut_tree,
-    evenly_spaced,
+    cuts,
     in_order_of_leaves,
+    label_counts,
     nearest_neighbors,
-    neighbor_affinity,
 )
 
 # Neighbours of a sample that tell which clusters lie side by side.
 N_NEIGHBORS = 10
-# Samples that are asked for them: at most so many, or this many for each cluster.
+# Samples that are asked for them, at most: so many, or this many for each cluster up to a limit.
 ASKED_ROWS = 2**11
 ASKED_OF_CLUSTER = 16
+MOST_ASKED = 2**14
 # Samples whose silhouettes tell how compact the clusters of a cut are.
 SCORED_ROWS = 1000
 # What modularity, which tells how separate they are, counts beside the silhouette.
@@ -44,9 +48,11 @@ class MergingEstimator(PredictingEstimator):
     ``_groups`` says, or one to one where that is None.
     """
 
-    _groups: NDArray[np.int64] | None
+    _groups: NDArray[np.int64] | None = None
+    # Samples of each output. After a merger it still tells who is typical of a cluster.
+    _output_sizes: NDArray[np.int64]
     # How many pairs of neighbours there are between which clusters, see neighbor_counts.
-    _neighbor_counts: NDArray[np.int64]
+    _neighbor_counts: NDArray[np.int64] | None
 
     labels_: NDArray[np.int64]
     cluster_sizes_: NDArray[np.int64]
@@ -59,29 +65,39 @@ class MergingEstimator(PredictingEstimator):
 
         A row holds the two that merge, their distance and of how many clusters they are. The two
         are those between whose samples there are most pairs of neighbours, for their sizes: among
-        features as they came or, of images, in the embedding. The distance is 0.5 where there are
-        as many as if neighbours were drawn at random, and 1 where there are none.
+        standardised features or, of images, in the embedding. The distance is 0.5 where there are
+        as many as if neighbours were drawn at random, and close to 1 where there are none.
         """
-        check_is_fitted(self)
-        first, second, counts = self._neighbor_counts.T
+        first, second, counts = self._known_neighbor_counts().T
         shares = self.cluster_sizes_ / self.cluster_sizes_.sum()
         n_pairs = max(counts.sum(), 1)
         affinity = np.zeros((len(shares), len(shares)))
         affinity[first, second] = affinity[second, first] = counts / (2 * n_pairs)
-        # Clusters without any neighbours in common are told apart by the embedding, whose mean
-        # cosine here weighs less than a single pair.
+        # Clusters without any neighbours in common are told apart by the embedding: by the mean of
+        # (1 + cosine) / 2, which here weighs less than a single pair.
         sums = self.cluster_centers_ * shares[:, None]
-        affinity += sums @ sums.T / n_pairs
+        affinity += (np.outer(shares, shares) + sums @ sums.T) / (2 * n_pairs)
         # Clusters without samples go first. They come last, so that the first has some.
         affinity[0, shares == 0] = affinity[shares == 0, 0] = 1.0
         tree = average_tree(torch.from_numpy(affinity), torch.from_numpy(shares))
-        tree[:, 2] = 1 / (1 + tree[:, 2].clip(0))
+        tree[:, 2] = 1 / (1 + tree[:, 2])
         return tree
+
+    def _known_neighbor_counts(self) -> NDArray[np.int64]:
+        """Return :func:`neighbor_counts` of the fit, if it has ended."""
+        check_is_fitted(self)
+        counts: NDArray[np.int64] | None = getattr(self, "_neighbor_counts", None)
+        if counts is None:
+            raise NotFittedError(
+                f"The fit of this {type(self).__name__} is still under way. Clusters can be merged "
+                "when it has ended."
+            )
+        return counts
 
     def cut(self, n_clusters: int) -> Self:
         """Return a fitted copy with fewer clusters, merged in the order of ``merge_tree_``.
 
-        Nothing is trained, so that it takes no time and needs no samples.
+        Nothing is trained, and no samples are needed. To divide clusters instead, fit with more.
 
         Parameters
         ----------
@@ -100,22 +116,22 @@ class MergingEstimator(PredictingEstimator):
         TypeError
             If it is no integer.
         """
-        check_is_fitted(self)
+        tree = self.merge_tree_
         check_scalar(n_clusters, "n_clusters", Integral, min_val=1)
-        n = len(self.cluster_sizes_)
+        n = len(tree) + 1
         if n_clusters > n:
             raise ValueError(
                 f"n_clusters={n_clusters} is more than the {n} clusters that there are, and they "
                 "can only be merged. Fit with more."
             )
-        return self._with_groups(cut_tree(self.merge_tree_, n_clusters))
+        return self._with_groups(cut_tree(tree, n_clusters))
 
     def cut_scores(self, X: Any) -> dict[int, float]:
         r"""Return a score for each number of clusters that :meth:`cut` can leave.
 
         It needs no labels, and the highest is a hint at how many clusters there are, if the fit
-        had clearly more: it hits the number no more often than silhouettes of KMeans do, but
-        clusters of the cut are closer to the classes.
+        had clearly more. It hits the number hardly more often than silhouettes of KMeans do, but
+        clusters of the cut are closer to the classes. Each number takes some milliseconds.
 
         Parameters
         ----------
@@ -139,31 +155,23 @@ class MergingEstimator(PredictingEstimator):
         that begin or end there, says how separate they are, and knows no shapes. Both compare
         samples as ``merge_tree_`` does.
         """
-        check_is_fitted(self)
+        counts, scores = self._known_neighbor_counts(), dict[int, float]()
         described, labels = self._described_and_labelled(X)
         distances = pairwise_distances(described)
-        tree, scores = self.merge_tree_, dict[int, float]()
-        for k in range(2, len(tree) + 2):
-            groups = cut_tree(tree, k)
-            if 1 < len(np.unique(groups[labels])) < len(labels):
+        *fine, _ = cuts(self.merge_tree_)
+        for groups in reversed(fine):
+            n_present = len(np.unique(groups[labels]))
+            if 1 < n_present < len(labels):
                 silhouette = silhouette_score(distances, groups[labels], metric="precomputed")
-                separation = _modularity(_merged_counts(self._neighbor_counts, groups))
-                scores[k] = float(silhouette + MODULARITY_WEIGHT * separation)
+                separation = _modularity(_merged_counts(counts, groups))
+                scores[int(groups.max()) + 1] = float(silhouette + MODULARITY_WEIGHT * separation)
         return scores
 
     def _described_and_labelled(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return what some of the samples are compared by, and their clusters."""
-        described, labels = [], []
-        with self._predictions(X, FirstDescription()) as (n_samples, batches):
-            chosen = torch.zeros(n_samples, dtype=torch.bool)
-            chosen[evenly_spaced(n_samples, SCORED_ROWS)] = True
-            start = 0
-            for batch in batches:
-                assert batch.opinion is not None
-                rows = chosen[start : start + len(batch.labels)]
-                described.append(batch.opinion[rows])
-                labels.append(batch.labels[rows])
-                start += len(rows)
+        with self._predictions(X, FirstDescription(), most=SCORED_ROWS) as (_, batches):
+            both = [(batch.opinion, batch.labels) for batch in batches]
+        described, labels = zip(*both, strict=True)
         return torch.cat(described).numpy(), torch.cat(labels).numpy()
 
     def merge(self, groups: Iterable[Iterable[int]]) -> Self:
@@ -178,8 +186,11 @@ class MergingEstimator(PredictingEstimator):
         -------
         other : object
             The same networks with fewer clusters, numbered in the order of the lowest number that
-            each had. It predicts, saves and can be merged again; labels are those of before, and
-            probabilities of merged clusters add up. Parameters stay those of the fit.
+            each had. It predicts, saves and can be merged again. Labels are those of before. The
+            probability of a merged cluster is the share of votes for any of its parts; where a
+            label had fewer votes than chance gives it, that is not the sum of `predict_proba`.
+            Weights are as if no parts of a cluster shared a mini-cluster. Parameters stay those of
+            the fit, so that a further fit, or a clone, knows nothing of the merger.
 
         Raises
         ------
@@ -200,7 +211,7 @@ class MergingEstimator(PredictingEstimator):
         >>> bool(((merged.labels_ == 1) == np.isin(model.labels_, [1, 4])).all())
         True
         """
-        check_is_fitted(self)
+        self._known_neighbor_counts()
         n = len(self.cluster_sizes_)
         numbers, seen = np.arange(n), set[int]()
         for group in _as_lists(groups):
@@ -218,7 +229,7 @@ class MergingEstimator(PredictingEstimator):
 
     def _with_groups(self, groups: NDArray[np.int64]) -> Self:
         """Return a copy in which the clusters are groups of those that there are."""
-        other = copy.copy(self)  # with networks of its own, see __getstate__
+        other = self._separate_copy()
         n_groups, sizes = int(groups.max()) + 1, self.cluster_sizes_
         if n_groups == len(sizes):
             return other
@@ -230,10 +241,22 @@ class MergingEstimator(PredictingEstimator):
         other.cluster_sizes_ = np.bincount(groups, sizes, n_groups).astype(sizes.dtype)
         centers = self.cluster_centers_
         other.cluster_centers_ = (indicator @ centers).astype(centers.dtype)
-        other._neighbor_counts = _merged_counts(self._neighbor_counts, groups)
-        # A weight is the inverse of the share of mini-clusters that a cluster occupies.
-        occupied = np.bincount(groups, 1 / self.class_weights_, n_groups)
-        other.class_weights_ = (1 / occupied).astype(self.class_weights_.dtype)
+        other._neighbor_counts = _merged_counts(self._known_neighbor_counts(), groups)
+        # A weight is the inverse of the share of mini-clusters that a cluster occupies. Where there
+        # are samples besides, clusters without any occupy none.
+        counted = (sizes > 0) | (other.cluster_sizes_ == 0)[groups]
+        occupied = np.bincount(groups, counted / self.class_weights_, n_groups)
+        other.class_weights_ = (1 / occupied.clip(max=1)).astype(self.class_weights_.dtype)
+        return other
+
+    def _separate_copy(self) -> Self:
+        """Return a copy that shares nothing that either may change."""
+        other = copy.copy(self)  # with networks of its own, see __getstate__
+        for name, value in vars(other).items():
+            if isinstance(value, BaseEstimator):
+                setattr(other, name, clone(value))
+            elif isinstance(value, np.ndarray | list | dict):
+                setattr(other, name, copy.deepcopy(value))
         return other
 
     @property
@@ -268,14 +291,17 @@ class MergingEstimator(PredictingEstimator):
         return opinion
 
     def _outputs_of(self, clusters: Tensor) -> Tensor:
-        """Return outputs of the head that belong to clusters, to all of one in turn."""
+        """Return outputs of the head that belong to clusters, as often as they have samples."""
         if self._groups is None:
             return clusters
         outputs = clusters.clone()
         for number in set(clusters.tolist()):
-            members = torch.from_numpy(np.flatnonzero(self._groups == number))
+            members = np.flatnonzero(self._groups == number)
+            sizes = np.maximum(self._output_sizes[members], 1e-9)
             rows = torch.nonzero(clusters == number)[:, 0]
-            outputs[rows] = members[torch.arange(len(rows)) % len(members)]
+            ends = np.cumsum(sizes) / sizes.sum()
+            turns = (np.arange(len(rows)) + 0.5) / len(rows)
+            outputs[rows] = torch.from_numpy(members[np.searchsorted(ends, turns)])
         return outputs
 
 
@@ -293,7 +319,7 @@ def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     Parameters
     ----------
     X : Tensor of shape (n_samples, n_features)
-        In random order: where there are many, the first are asked.
+        Some thousands, drawn at random.
     labels : Tensor of shape (n_samples,), int64
     n_clusters : int
 
@@ -302,12 +328,33 @@ def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     Tensor of shape (n_rows, 3), int64, on the CPU
         The lower number of two clusters, the higher, or the same again, and how many pairs.
     """
-    rows = slice(max(ASKED_ROWS, ASKED_OF_CLUSTER * n_clusters))
-    _, neighbors = nearest_neighbors(X[rows], N_NEIGHBORS)
-    both_ways = neighbor_affinity(neighbors, labels[rows], n_clusters).triu()
-    both_ways.diagonal().div_(2)
-    pairs = both_ways.nonzero()
-    return torch.column_stack([pairs, both_ways[pairs[:, 0], pairs[:, 1]].long()]).cpu()
+    _, neighbors = nearest_neighbors(X, N_NEIGHBORS)
+    # A sample of a cluster with few others has to have its neighbours elsewhere: of those only as
+    # many count as there could be in its own.
+    others = label_counts(labels, n_clusters) - 1
+    places = torch.arange(neighbors.shape[1], device=X.device)
+    counted = places < others[labels][:, None]
+    ours, theirs = labels[:, None].expand_as(neighbors)[counted], labels[neighbors][counted]
+    one_way = contingency_table(ours, theirs, n_clusters, n_clusters)
+    pairs_of = one_way.triu() + one_way.tril(diagonal=-1).T
+    pairs = pairs_of.nonzero()
+    return torch.column_stack([pairs, pairs_of[pairs[:, 0], pairs[:, 1]].long()]).cpu()
+
+
+def check_neighbor_counts(counts: NDArray[np.int64], n_clusters: int) -> None:
+    """Raise ValueError if these cannot be :func:`neighbor_counts` of so many clusters."""
+    right = counts.dtype == np.int64 and counts.ndim == 2 and counts.shape[1] == 3
+    if right:
+        low, high, n = counts.T
+        right = bool(((low >= 0) & (low <= high) & (high < n_clusters) & (n > 0)).all())
+        right = right and len(np.unique(counts[:, :2], axis=0)) == len(counts)
+    if not right:
+        raise ValueError(f"_neighbor_counts are not all between the {n_clusters} clusters")
+
+
+def n_asked(n_clusters: int) -> int:
+    """Return of how many samples at most neighbours are counted."""
+    return max(ASKED_ROWS, min(ASKED_OF_CLUSTER * n_clusters, MOST_ASKED))
 
 
 def _merged_counts(rows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -333,6 +380,8 @@ def _as_lists(groups: Any) -> list[list[int]]:
         raise TypeError(
             f"groups={groups!r} should be groups of clusters, as [[2, 5], [1, 7]]"
         ) from error
-    if not all(isinstance(number, Integral) for group in lists for number in group):
+    numbers = [number for group in lists for number in group]
+    # A mask is no list of numbers.
+    if any(isinstance(number, bool) or not isinstance(number, Integral) for number in numbers):
         raise TypeError(f"groups={groups!r} should hold numbers of clusters, which are integers")
     return [[int(number) for number in group] for group in lists]

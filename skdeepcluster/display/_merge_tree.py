@@ -7,8 +7,8 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.cluster.hierarchy import cut_tree, dendrogram
+from numpy.typing import ArrayLike, NDArray
+from scipy.cluster.hierarchy import dendrogram
 from sklearn.utils import check_scalar
 
 from skdeepcluster.display._drawing import cluster_colours, given_or_new_axes
@@ -17,6 +17,8 @@ from skdeepcluster.report import cluster_report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Deeper trees are more than SciPy draws, and more than anybody reads.
+_MOST_LEAVES = 500
 # Inches: of a leaf, of the whole tree besides, and from side to side.
 _LEAF, _BESIDES, _WIDTH = 0.24, 0.9, 6.0
 
@@ -36,7 +38,7 @@ class MergeTreeDisplay:
         In SciPy's format, as ``merge_tree_`` has it; two clusters or more.
     labels : sequence of str of length n_clusters
         What to write at the leaves.
-    groups : ndarray of shape (n_clusters,), default=None
+    groups : array-like of shape (n_clusters,), default=None
         To which cluster of a cut each belongs. These get a colour each.
 
     Attributes
@@ -70,21 +72,19 @@ class MergeTreeDisplay:
         tree: NDArray[np.float64],
         labels: Sequence[str],
         *,
-        groups: NDArray[np.int64] | None = None,
+        groups: ArrayLike | None = None,
     ) -> None:
         self.tree = tree
         self.labels = labels
         self.groups = groups
 
-    def plot(self, ax: Axes | None = None, **options: Any) -> Self:
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw the tree.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
             Where to draw; None makes a new figure that suits the number of clusters.
-        **options
-            Passed to :func:`scipy.cluster.hierarchy.dendrogram`.
 
         Returns
         -------
@@ -94,23 +94,28 @@ class MergeTreeDisplay:
         Raises
         ------
         ValueError
-            If there is a single cluster, which has no tree.
+            If there is a single cluster, which has no tree, or more than 500.
         ImportError
             If matplotlib is not installed.
         """
         if not len(self.tree):
             raise ValueError("tree has no merger: a single cluster has no tree. Fit with more.")
         n = len(self.labels)
+        if n > _MOST_LEAVES:
+            raise ValueError(
+                f"tree has {n} clusters, more than the {_MOST_LEAVES} that can be drawn. Draw the "
+                "upper part, the tree of estimator.cut(100)."
+            )
         self.ax_ = given_or_new_axes(ax, figsize=(_WIDTH, _LEAF * n + _BESIDES))
         self.figure_ = self.ax_.figure
-        style: dict[str, Any] = {
-            "orientation": "right",
-            "labels": list(self.labels),
-            "link_color_func": self._link_colors().__getitem__,
-            "leaf_font_size": 9,
-        }
-        # The first leaf is drawn at the bottom.
-        drawn = dendrogram(self.tree, ax=self.ax_, **(style | options))
+        drawn = dendrogram(
+            self.tree,
+            ax=self.ax_,
+            orientation="right",  # the first leaf is drawn at the bottom
+            labels=list(self.labels),
+            link_color_func=self._link_colors().__getitem__,
+            leaf_font_size=9,
+        )
         self.leaves_ = [int(leaf) for leaf in reversed(drawn["leaves"])]
         self.ax_.set(xlabel="Distance (1: no neighbours in common)", xlim=(0, 1.02))
         self.ax_.spines[["top", "left", "right"]].set_visible(False)
@@ -123,7 +128,7 @@ class MergeTreeDisplay:
         from matplotlib.colors import to_hex
 
         n = len(self.labels)
-        groups = np.zeros(n, dtype=int) if self.groups is None else self.groups
+        groups = np.zeros(n, dtype=int) if self.groups is None else np.asarray(self.groups)
         colours = [to_hex(colour) for colour in cluster_colours(int(groups.max()) + 1)]
         group = [{int(number)} for number in groups]
         for first, second in self.tree[:, :2].astype(int).tolist():
@@ -139,7 +144,6 @@ class MergeTreeDisplay:
         n_clusters: int | None = None,
         names: Sequence[str] | None = None,
         ax: Axes | None = None,
-        **options: Any,
     ) -> Self:
         """Draw the tree of a fitted clusterer.
 
@@ -149,12 +153,10 @@ class MergeTreeDisplay:
             A fitted clusterer of this package.
         n_clusters : int, default=None
             Show in colours what ``estimator.cut(n_clusters)`` would merge; None shows one colour.
-        names : sequence of str of length n_clusters, default=None
-            What to call the clusters instead of their numbers.
+        names : sequence of str, default=None
+            What to call the clusters of the estimator instead of their numbers.
         ax : matplotlib Axes or None, default=None
             Where to draw; None makes a new figure that suits the number of clusters.
-        **options
-            Passed to :func:`scipy.cluster.hierarchy.dendrogram`.
 
         Returns
         -------
@@ -167,7 +169,7 @@ class MergeTreeDisplay:
             If the estimator is not fitted.
         ValueError
             If `names` has not one entry for each cluster, there are fewer clusters than
-            `n_clusters`, or only one.
+            `n_clusters`, only one, or more than 500.
         ImportError
             If matplotlib is not installed.
         """
@@ -178,11 +180,17 @@ class MergeTreeDisplay:
         tree, groups = estimator.merge_tree_, None
         if n_clusters is not None:
             check_scalar(n_clusters, "n_clusters", Integral, min_val=1, max_val=len(labels))
-            groups = _in_order(cut_tree(tree, n_clusters)[:, 0])
-        return cls(tree, labels, groups=groups).plot(ax, **options)
+            groups = _groups_of_cut(tree, n_clusters)
+        return cls(tree, labels, groups=groups).plot(ax)
 
 
-def _in_order(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return groups numbered in the order in which they come, as the clusters of a cut are."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.tolist()))}
-    return np.array([numbers[group] for group in groups.tolist()])
+def _groups_of_cut(tree: NDArray[np.float64], n_clusters: int) -> NDArray[np.int64]:
+    """Return to which cluster of a cut each cluster belongs; SciPy's may cut ties another way."""
+    n = len(tree) + 1
+    members = {leaf: [leaf] for leaf in range(n)}
+    for step, (first, second) in enumerate(tree[: n - n_clusters, :2].astype(int).tolist()):
+        members[n + step] = members.pop(first) + members.pop(second)
+    groups = np.empty(n, dtype=np.int64)
+    for number, leaves in enumerate(sorted(members.values(), key=min)):
+        groups[leaves] = number
+    return groups

@@ -291,6 +291,7 @@ class StableClusterDiscrimination(DeepClusterer):
         "class_weights_",
         "_confidence",
         "_groups",
+        "_output_sizes",
         "_neighbor_counts",
     )
 
@@ -383,7 +384,7 @@ class StableClusterDiscrimination(DeepClusterer):
                 f"n_clusters={n_clusters} is none of the numbers of this fit: "
                 f"{sorted(self._by_count)}. Fit with n_clusters=[...] to have more to choose from."
             )
-        other = copy.copy(self)  # with networks of its own, see __getstate__
+        other = self._separate_copy()
         other._objective.select(self._best_heads[n_clusters])
         other.__dict__.update(self._by_count[n_clusters])
         return other
@@ -467,6 +468,8 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _adopt(self, networks: DiscriminationObjective) -> None:
         n_outputs = self.n_clusters_ if self._groups is None else len(self._groups)
+        if self.n_clusters_ != len(self.cluster_sizes_) or n_outputs not in self._best_heads:
+            raise ValueError(f"n_clusters_={self.n_clusters_} is not the number of its clusters")
         networks.select(self._best_heads[n_outputs])
         super()._adopt(networks)
         for k, answer in self._by_count.items():

@@ -16,6 +16,7 @@ from skdeepcluster.numerics._linkage import (
     average_tree,
     cosine_affinity,
     cut_tree,
+    cuts,
     in_order_of_leaves,
     neighbor_affinity,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "contingency_table",
     "cosine_affinity",
     "cut_tree",
+    "cuts",
     "entered_draws",
     "evenly_spaced",
     "full_digits",

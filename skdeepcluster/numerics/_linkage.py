@@ -157,11 +157,17 @@ def cut_tree(tree: NDArray[np.float64], n_clusters: int) -> NDArray[np.int64]:
     ndarray of shape (n_leaves,), int64
         Numbers in the order in which leaves come.
     """
+    return next(islice(cuts(tree), len(tree) + 1 - n_clusters, None))
+
+
+def cuts(tree: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
+    """Yield :func:`cut_tree` for each number of clusters, from the leaves down to a single one."""
     n = len(tree) + 1
     node = np.arange(n)
-    for step, pair in enumerate(tree[: n - n_clusters, :2]):
+    yield node.copy()
+    for step, pair in enumerate(tree[:, :2]):
         node[np.isin(node, pair)] = n + step
-    return in_order_of_leaves(node)
+        yield in_order_of_leaves(node)
 
 
 def in_order_of_leaves(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,10 +15,13 @@ import skdeepcluster
 from skdeepcluster import (
     CalibratedDeepClustering,
     GenerativeCalibrationClustering,
+    MiniClustering,
     StableClusterDiscrimination,
 )
 from skdeepcluster.base import _merging
 from skdeepcluster.numerics import evenly_spaced
+from skdeepcluster.pretraining import SimCLR
+from tests.callback_helpers import Watcher
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS, brief, fitted, tiny_backbone
 from tests.samples import IMAGES, X, Y
 
@@ -68,7 +71,9 @@ def test_merged_clusters_answer_as_one(method, calibrate, many):
         mean = model.transform(X)[merged.labels_ == number].mean(axis=0)
         np.testing.assert_allclose(merged.cluster_centers_[number], mean, atol=1e-5)
     members = model.class_weights_[groups == 2]
-    assert merged.class_weights_[2] == pytest.approx(1 / (1 / members).sum(), rel=1e-6)
+    expected = max(1 / (1 / members[model.cluster_sizes_[groups == 2] > 0]).sum(), 1)
+    assert merged.class_weights_[2] == pytest.approx(expected, rel=1e-6)
+    assert model.cut(1).class_weights_ >= 1
     assert merged.score(X) <= np.log(3)
 
 
@@ -193,12 +198,42 @@ def test_neighbors_are_counted_in_the_features():
     assert sum(found.values()) == 10 * len(X)
 
 
-def test_where_there_are_many_samples_some_are_asked(monkeypatch):
-    labels = torch.arange(len(X)) % 3
-    asked = _merging.neighbor_counts(torch.from_numpy(X[:60]), labels[:60], 3)
-    monkeypatch.setattr(_merging, "ASKED_ROWS", 10)
-    monkeypatch.setattr(_merging, "ASKED_OF_CLUSTER", 20)
-    assert torch.equal(_merging.neighbor_counts(torch.from_numpy(X), labels, 3), asked)
+def test_a_cluster_with_few_samples_is_no_neighbor_for_want_of_its_own():
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(300, 4, generator=generator)
+    X[295:] += 50
+    labels = (X[:, 0] > 0).long()
+    labels[295:] = 2
+    counts = _merging.neighbor_counts(X, labels, 3)
+    assert [2, 2, 5 * 4] in counts.tolist()
+    assert [1, 2] not in counts[:, :2].tolist()
+    alone = labels.clone()
+    alone[295:] = torch.arange(2, 7)  # each has none of its own; that of others is none of its own
+    found = _merging.neighbor_counts(X, alone, 7)
+    assert (found[:, :2] < 2).all()
+
+
+def test_of_many_samples_some_are_asked(monkeypatch):
+    assert [_merging.n_asked(k) for k in (2, 100, 200, 5000)] == [2048, 2048, 3200, 2**14]
+    monkeypatch.setattr(_merging, "ASKED_ROWS", 20)
+    monkeypatch.setattr(_merging, "ASKED_OF_CLUSTER", 1)
+    model = brief(METHODS["default"].__class__, 1).fit(X)
+    assert model._neighbor_counts[:, 2].sum() <= 20 * 10
+
+
+@CLUSTERER
+def test_a_small_cluster_far_away_merges_last(method):
+    """Few of its samples are asked, for there are many others."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(6000, 4)).astype(np.float32)
+    data[:, :2] += rng.integers(2, size=(6000, 2)) * 8
+    data[:30] += 60
+    model = method(10, random_state=0, max_epochs=1, calibrate=False).fit(data)
+    far = np.unique(model.labels_[:30])
+    assert not np.isin(model.labels_[30:], far).any()
+    cut = model.cut(5)
+    assert len(np.unique(cut.labels_[:30])) == 1
+    assert cut.cluster_sizes_[cut.labels_[0]] == 30
 
 
 def test_the_distance_tells_how_many_neighbors_there_are():
@@ -209,12 +244,15 @@ def test_the_distance_tells_how_many_neighbors_there_are():
     assert first[:2].tolist() == [0, 1]
     # At random there were 800 pairs, 2 of 16 between the first two.
     assert first[2] == pytest.approx(0.5, abs=1e-3)
-    assert last[2] == pytest.approx(1, abs=1e-3)
-    assert last[2] <= 1
-    model._neighbor_counts[1, 2] = 0
+    assert 0.998 < last[2] < 1
+    model._neighbor_counts = model._neighbor_counts[[0, 2, 3]]
     model.cluster_centers_ = np.eye(3, dtype=np.float32)
     model.cluster_centers_[2] = [0.0, 0.8, 0.6]
     assert model.merge_tree_[0, :2].tolist() == [1, 2]  # closest in the embedding
+    # All that the embedding says weighs less than a single pair of neighbours.
+    model._neighbor_counts[0] = [0, 1, 1]
+    model.cluster_centers_[:2] = [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
+    assert model.merge_tree_[0, :2].tolist() == [0, 1]
 
 
 def test_clusters_without_samples_merge_first():
@@ -246,6 +284,7 @@ def test_the_accuracy_that_was_expected_is_not_that_of_the_copy():
         ([0, 1], TypeError, "should be groups of clusters"),
         (3, TypeError, "should be groups of clusters"),
         ([[0.0, 1.0]], TypeError, "integers"),
+        ([[True, False, True]], TypeError, "integers"),
         (["ab"], TypeError, "integers"),
     ],
 )
@@ -284,6 +323,48 @@ def test_a_model_that_is_not_fitted_has_no_tree(method):
         model.merge([[0, 1]])
     with pytest.raises(NotFittedError):
         model.cut_scores(X)
+
+
+@CLUSTERER
+def test_callbacks_see_clusters_that_are_not_to_be_merged_yet(method):
+    class Look(Watcher):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            if fitted_estimator is not None:
+                seen.append(fitted_estimator)
+
+    seen = []
+    model = brief(method, 1, n_clusters=4).fit(X).cut(2)
+    model.set_callbacks(Look()).fit(X)
+    *under_way, ended = seen
+    for snapshot in under_way:
+        assert snapshot.predict(X).max() > 1
+        for use in (lambda s: s.cut(1), lambda s: s.merge([]), lambda s: s.cut_scores(X)):
+            with pytest.raises(NotFittedError, match="under way"):
+                use(snapshot)
+    np.testing.assert_array_equal(ended.cut(3).labels_, model.cut(3).labels_)
+
+
+@CLUSTERER
+def test_a_copy_shares_nothing_that_either_may_change(method, many):
+    model = many(method)
+    history, labels = len(model.history_), model.labels_.copy()
+    for other in (model.cut(K), model.cut(2), model.merge([[1, 2]])):
+        other.set_output(transform="pandas")
+        other.history_.clear()
+        other.labels_[:] = 0
+        if "pretraining" in other.get_params():
+            other.set_params(pretraining=SimCLR(max_epochs=1))
+    assert isinstance(model.transform(X), np.ndarray)
+    assert len(model.history_) == history
+    np.testing.assert_array_equal(model.labels_, labels)
+    nested = brief(MiniClustering, 1, pretraining=SimCLR(max_epochs=1)).fit(X)
+    nested.cut(2).set_params(pretraining__max_epochs=7)
+    assert nested.pretraining.max_epochs == 1
+
+
+def test_what_is_not_fitted_says_what_it_lacks():
+    with pytest.raises(AttributeError, match="calibrate=True"):
+        _ = MiniClustering(3).expected_accuracy_
 
 
 # --- what some methods have besides --------------------------------------------------------------
@@ -340,13 +421,40 @@ def test_a_merged_copy_is_exported(tmp_path):
         ("_groups", np.array([0.0, 1.0, 0.0])),
         ("_neighbor_counts", np.array([[0, 2, 5]])),
         ("_neighbor_counts", np.zeros((2, 4), dtype=int)),
+        ("_neighbor_counts", np.array([[0, 1, 5.0]])),
+        ("_neighbor_counts", np.array([[0, 1, 5], [0, 1, 5]])),
+        ("_neighbor_counts", np.array([[1, 0, 5]])),
+        ("_neighbor_counts", np.array([[0, 1, -5]])),
+        ("_output_sizes", np.array([40, 50])),
+        ("_groups", np.array([], dtype=int)),
     ],
 )
 def test_what_does_not_suit_the_networks_is_not_loaded(name, value, tmp_path):
     merged = fitted(METHODS["default"]).merge([[0, 2]])
     setattr(merged, name, value)
-    with pytest.raises(ValueError, match=f"{name}|labels_|n_groups|sizes"):
+    with pytest.raises(ValueError, match=f"{name}|labels_|_neighbor_counts"):
         skdeepcluster.save(merged, tmp_path / "model")
+
+
+def test_generated_samples_are_of_outputs_that_have_some():
+    """Three different samples, six clusters: what is empty joins the first."""
+    data = np.repeat(np.eye(3, 4, dtype=np.float32) * 9, 60, axis=0)
+    model = brief(GenerativeCalibrationClustering, 1, n_clusters=5).fit(data)
+    cut = model.cut(int((model.cluster_sizes_ > 0).sum()))
+    np.testing.assert_array_equal(
+        cut.sample(20, cluster=0, random_state=0), model.sample(20, cluster=0, random_state=0)
+    )
+    np.testing.assert_array_equal(
+        cut.class_weights_, model.class_weights_[: len(cut.class_weights_)]
+    )
+
+
+def test_generated_samples_are_of_each_part_as_often_as_it_has_samples():
+    model = fitted(METHODS["generative"])
+    model._output_sizes = np.array([10, 30, 20])
+    merged = model.merge([[0, 2]])
+    outputs = merged._outputs_of(torch.tensor([0] * 9 + [1] * 2))
+    assert torch.bincount(outputs).tolist() == [3, 2, 6]
 
 
 def test_generative_clusters_of_a_snapshot_can_be_sampled():
