@@ -27,8 +27,7 @@ class MergeTreeDisplay:
     """The order in which clusters merge, as a dendrogram with a line for each cluster.
 
     Two clusters meet at their distance: near 0 where many samples of one have neighbours in the
-    other, 1 where none have. What merges far from 1 may be one class in pieces; what merges at 1
-    has nothing in common.
+    other, close to 1 where none have. What merges far below 1 may be one class in pieces.
 
     Use :meth:`from_estimator` to make one.
 
