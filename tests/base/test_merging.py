@@ -1,5 +1,6 @@
 """After the fit there can be fewer clusters: copies that predict, save and merge again."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_the_number_of_clear_groups_has_the_highest_score(method):
 
 def test_scores_are_the_silhouette_and_half_the_modularity():
     model = brief(METHODS["default"].__class__, 1, n_clusters=K).fit(X)
-    prepared = model._model.prepare(torch.from_numpy(X)).numpy()
+    prepared = copy.deepcopy(model._model.prepare).cpu()(torch.from_numpy(X)).numpy()
     neighbors = NearestNeighbors(n_neighbors=10).fit(prepared).kneighbors(return_distance=False)
     graph = np.zeros((len(X), len(X)))
     counted = np.minimum(model.cluster_sizes_[model.labels_] - 1, 10)
@@ -186,7 +187,7 @@ def test_images_merge_in_the_embedding_or_by_the_features_they_have(method):
 
 def test_neighbors_are_counted_in_the_features():
     model = fitted(METHODS["default"], to="X").merge([])
-    prepared = model._model.prepare(torch.from_numpy(X)).numpy()
+    prepared = copy.deepcopy(model._model.prepare).cpu()(torch.from_numpy(X)).numpy()
     neighbors = NearestNeighbors(n_neighbors=10).fit(prepared).kneighbors(return_distance=False)
     ours, theirs = np.repeat(model.labels_, 10), model.labels_[neighbors].ravel()
     expected = np.zeros((3, 3), dtype=int)
