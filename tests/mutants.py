@@ -713,7 +713,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("inside - np.square(ends).sum()", "inside"),
             ("MergedOpinion(opinion, torch.from_numpy(self._groups))", "opinion"),
             ("np.maximum(self._output_sizes[members], 1e-9)", "np.ones(len(members))"),
-            ("places < others[labels][:, None]", "places < 10 + 0 * labels[:, None]"),
+            ("drawn - 1 + elsewhere", "10 + 0 * drawn"),
             ("one_way.triu() + one_way.tril(diagonal=-1).T", "one_way.triu()"),
             ("elif isinstance(value, np.ndarray | list | dict):", "elif False:"),
             ("setattr(other, name, clone(value))", "pass"),

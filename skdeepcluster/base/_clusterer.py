@@ -537,7 +537,8 @@ class DeepClusterer(MergingEstimator):
         self._familiar_means, self._familiar_distances = familiar
         labels = torch.from_numpy(self.labels_)[rows].to(seen.device)
         asked = slice(n_asked_rows)
-        self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], n_clusters).numpy()
+        sizes = torch.from_numpy(self.cluster_sizes_).to(seen.device)
+        self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], sizes).numpy()
         self._output_sizes = self.cluster_sizes_
 
     def _calibrate(

@@ -313,7 +313,7 @@ class FirstDescription(nn.Module):
         return descriptions[0]
 
 
-def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+def neighbor_counts(X: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
     """Return how many pairs of a sample and a nearest neighbour there are between which clusters.
 
     Parameters
@@ -321,7 +321,8 @@ def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     X : Tensor of shape (n_samples, n_features)
         Some thousands, drawn at random.
     labels : Tensor of shape (n_samples,), int64
-    n_clusters : int
+    sizes : Tensor of shape (n_clusters,), int64
+        How many samples of each cluster there are, drawn or not.
 
     Returns
     -------
@@ -329,11 +330,13 @@ def neighbor_counts(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
         The lower number of two clusters, the higher, or the same again, and how many pairs.
     """
     _, neighbors = nearest_neighbors(X, N_NEIGHBORS)
-    # A sample of a cluster with few others has to have its neighbours elsewhere: of those only as
-    # many count as there could be in its own.
-    others = label_counts(labels, n_clusters) - 1
+    n_clusters = len(sizes)
+    # Where of a cluster only some were drawn, these have fewer neighbours in it than they should,
+    # and others in their place. As many elsewhere count as if all had been drawn.
+    drawn = label_counts(labels, n_clusters)
+    elsewhere = (N_NEIGHBORS + 1 - sizes).clamp(min=0)
     places = torch.arange(neighbors.shape[1], device=X.device)
-    counted = places < others[labels][:, None]
+    counted = places < (drawn - 1 + elsewhere)[labels][:, None]
     ours, theirs = labels[:, None].expand_as(neighbors)[counted], labels[neighbors][counted]
     one_way = contingency_table(ours, theirs, n_clusters, n_clusters)
     pairs_of = one_way.triu() + one_way.tril(diagonal=-1).T

@@ -154,9 +154,7 @@ def test_scores_are_the_silhouette_and_half_the_modularity():
     prepared = copy.deepcopy(model._model.prepare).cpu()(torch.from_numpy(X)).numpy()
     neighbors = NearestNeighbors(n_neighbors=10).fit(prepared).kneighbors(return_distance=False)
     graph = np.zeros((len(X), len(X)))
-    counted = np.minimum(model.cluster_sizes_[model.labels_] - 1, 10)
-    for sample, nearest in enumerate(neighbors):
-        graph[sample, nearest[: counted[sample]]] = 1
+    graph[np.arange(len(X))[:, None], neighbors] = 1
     graph = (graph + graph.T) / 2
     degrees, total = graph.sum(axis=1), graph.sum()
     for k, score in model.cut_scores(X).items():
@@ -201,19 +199,26 @@ def test_neighbors_are_counted_in_the_features():
     assert sum(found.values()) == 10 * len(X)
 
 
-def test_a_cluster_with_few_samples_is_no_neighbor_for_want_of_its_own():
+def test_a_cluster_of_which_few_were_drawn_is_no_neighbor_for_want_of_its_own():
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(300, 4, generator=generator)
     X[295:] += 50
     labels = (X[:, 0] > 0).long()
     labels[295:] = 2
-    counts = _merging.neighbor_counts(X, labels, 3)
-    assert [2, 2, 5 * 4] in counts.tolist()
-    assert [1, 2] not in counts[:, :2].tolist()
-    alone = labels.clone()
-    alone[295:] = torch.arange(2, 7)  # each has none of its own; that of others is none of its own
-    found = _merging.neighbor_counts(X, alone, 7)
-    assert (found[:, :2] < 2).all()
+    drawn = torch.bincount(labels)
+
+    def outside(n):
+        """Return how many of the third cluster's pairs leave it, if it has n samples in all."""
+        sizes = torch.tensor([1000, 1000, n])
+        counts = {
+            tuple(pair): n for *pair, n in _merging.neighbor_counts(X, labels, sizes).tolist()
+        }
+        assert counts[2, 2] == 5 * 4
+        return counts.get((0, 2), 0) + counts.get((1, 2), 0)
+
+    assert [outside(n) for n in (50, 11, 10, 8, 5)] == [0, 0, 5, 15, 30]
+    # All were drawn: all count.
+    assert _merging.neighbor_counts(X, labels, drawn)[:, 2].sum() == 3000
 
 
 def test_of_many_samples_some_are_asked(monkeypatch):
