@@ -104,7 +104,7 @@ pytestmark = LOST_CLUSTERS
             "names are strings",
         ),
         ("default", setting("backbone", {}), "backbone: expected none for feature arrays"),
-        ("several numbers", setting("fitted", "n_clusters_", 7), "do not fit each other: KeyError"),
+        ("several numbers", setting("fitted", "n_clusters_", 7), "n_clusters_=7 is not the number"),
         (
             "several numbers",
             setting("fitted", "_best_heads", {"$numbered": [[2, 0], [3, 0], [4, 0]]}),
