@@ -30,7 +30,8 @@ X, y = digits.data, digits.target
 model = MiniClustering(n_clusters=30, random_state=0).fit(X)
 scores = model.cut_scores(X)
 best = max(scores, key=scores.get)
-MergeTreeDisplay.from_estimator(model, n_clusters=best)
+tree = MergeTreeDisplay.from_estimator(model, n_clusters=best)
+tree.figure_.suptitle("Thirty clusters of the digits, coloured by a cut")
 plt.show()
 
 # %%
@@ -53,6 +54,7 @@ for axis, values, name in zip(
     axis.plot(best, values[numbers.index(best)], "o", color="tab:orange")
     axis.set(ylabel=name)
 axes[1].set_xlabel("number of clusters of the cut")
+figure.suptitle("Scores of the cuts, and how close they are to the digits")
 plt.show()
 
 # %%
@@ -79,9 +81,10 @@ for name, labels in others.items():
 # A cut is a fitted model with calibrated probabilities, and everything that shows clusters takes
 # it.
 
-ImageGridDisplay.from_estimator(
+grid = ImageGridDisplay.from_estimator(
     cut, X, images=digits.images, n_images=10, cmap="gray_r"
 )
+grid.figure_.suptitle("Representatives of the clusters of the cut")
 plt.show()
 
 # %%
