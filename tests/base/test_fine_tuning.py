@@ -120,7 +120,7 @@ def test_the_best_number_of_clusters_is_judged_and_all_are_kept(monkeypatch):
 def test_the_next_fit_forgets_the_stage(judged):
     judged(True)
     model = tuning(METHODS["default"]).fit(IMAGES)
-    model.set_params(fine_tune="auto").fit(IMAGES)
+    model.set_params(fine_tune=False).fit(IMAGES)
     assert not hasattr(model, "selected_stage_")
 
 

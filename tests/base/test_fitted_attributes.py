@@ -73,7 +73,7 @@ def test_backbones_have_names(backbone, data, pretraining, name):
 
 
 def test_the_default_backbone_of_images_has_one():
-    model = SimCLR(max_epochs=0).fit(IMAGES[:4])
+    model = SimCLR(max_epochs=0, device="cpu").fit(IMAGES[:4])
     assert model.backbone_name_ == "small_convnet"
 
 
