@@ -169,6 +169,12 @@ class VirtualCuda(TorchDispatchMode):
         ours = [t for t in tensors if isinstance(t, DeviceTensor)]
         others = [t for t in tensors if not isinstance(t, DeviceTensor)]
         wanted = kwargs.get("device")
+        if (
+            wanted is not None
+            and torch.device(wanted).type == "cuda"
+            and torch.device(wanted).index
+        ):
+            raise RuntimeError("CUDA error: invalid device ordinal")
         if not ours and wanted is not None and torch.device(wanted).type == "meta":
             # Made by torch's own code for one of ours, on the device that it knows of.
             wanted = wanted if _meta_is_meant() else CUDA
