@@ -351,7 +351,7 @@ IMAGE_WIRES = {
             ),
         ),
         (
-            {},  # of a backbone that arrives trained the features are clustered
+            {"fine_tune": False},  # of a backbone that arrives trained the features are clustered
             {
                 "frozen_backbone.backbone": BACKBONE,
                 "candidate_partitions.init": "auto",
