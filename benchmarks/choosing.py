@@ -11,7 +11,6 @@ with the right number. Prints ARI, how often the number is right or next to it, 
 other weights of the modularity, the best of which is chosen leaving out one family after the other.
 """
 
-import argparse
 import json
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import numpy as np
 from features import append
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
-from tasks import METHODS, Task, by_family, families, over_families, tasks
+from tasks import METHODS, Task, by_family, over_families, task_arguments, tasks_of
 
 from skdeepcluster.base import _merging
 
@@ -104,15 +103,9 @@ def report(records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser = task_arguments(__doc__.splitlines()[0], 1, FIRST_SEED)
     parser.add_argument("--most", type=int, default=30)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["MiniClustering"])
-    parser.add_argument("--families", nargs="+", help="all by default")
-    parser.add_argument("--max-rows", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, help="append JSON records to this file")
     parser.add_argument("--records", type=Path, nargs="+", help="report on these alone")
     arguments = parser.parse_args()
 
@@ -120,10 +113,8 @@ def main() -> None:
         lines = [line for file in arguments.records for line in file.read_text().splitlines()]
         report([json.loads(line) for line in lines])
         return
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    names = arguments.families or list(families(arguments.data))
     records = []
-    for seed, task in tasks(seeds, names, arguments.data, arguments.max_rows):
+    for seed, task in tasks_of(arguments):
         about = {"family": task.family, "task": task.name, "seed": seed, "most": arguments.most}
         about |= {"shape": list(task.X.shape), "n_clusters": task.n_clusters}
         for found in measure(task, seed, arguments.methods, arguments.most):

@@ -9,12 +9,10 @@ KMeans(n_init=10) with the right number, and KMeans with ``times`` as many whose
 merges, by their sizes. Scores are ARI, and ECE where there are probabilities.
 """
 
-import argparse
 import math
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from features import append
 from scipy.cluster.hierarchy import cut_tree, ward
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
-from tasks import METHODS, Task, by_family, families, over_families, tasks
+from tasks import METHODS, Task, by_family, over_families, task_arguments, tasks_of
 
 from skdeepcluster.metrics import expected_calibration_error
 
@@ -83,21 +81,13 @@ def report(records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser = task_arguments(__doc__.splitlines()[0], 1, FIRST_SEED)
     parser.add_argument("--times", type=float, default=2)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["MiniClustering"])
-    parser.add_argument("--families", nargs="+", help="all by default")
-    parser.add_argument("--max-rows", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
 
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    names = arguments.families or list(families(arguments.data))
     records = []
-    for seed, task in tasks(seeds, names, arguments.data, arguments.max_rows):
+    for seed, task in tasks_of(arguments):
         about = {"family": task.family, "task": task.name, "seed": seed, "times": arguments.times}
         about |= {"shape": list(task.X.shape), "n_clusters": task.n_clusters}
         for found in measure(task, seed, arguments.methods, arguments.times):

@@ -11,9 +11,7 @@ LocalOutlierFactor and IsolationForest of scikit-learn, fitted to the same rows.
 ``above .95`` is the share of held-out samples of known classes with such scores: it should be .05.
 """
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from features import append
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
-from tasks import Task, families, tasks
+from tasks import Task, task_arguments, tasks_of
 
 from skdeepcluster import MiniClustering
 
@@ -91,19 +89,11 @@ def report(records: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--families", nargs="+", help="all by default")
-    parser.add_argument("--max-rows", type=int, default=1_000)
-    parser.add_argument("--output", type=Path, help="append JSON records to this file")
+    parser = task_arguments(__doc__.splitlines()[0], 3, FIRST_SEED)
     arguments = parser.parse_args()
 
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    names = arguments.families or list(families(arguments.data))
     records = []
-    for seed, task in tasks(seeds, names, arguments.data, arguments.max_rows):
+    for seed, task in tasks_of(arguments):
         for record in measure(task, seed):
             records.append(record)
             append(record, arguments.output)

@@ -49,6 +49,8 @@ def use(model: Any, X: np.ndarray) -> np.ndarray:
         return np.asarray(model.transform(X))
     model.predict_proba(X)
     model.outlier_score(X)
+    model.cut_scores(X)
+    model.cut(1).predict_proba(X)
     model.predict_top(X, k=2)
     if hasattr(model, "sample"):
         model.sample(4)

@@ -348,6 +348,24 @@ def tasks(
             yield seed, draw(name, seed, data, max_rows)
 
 
+def task_arguments(description: str, n_seeds: int, first_seed: int) -> argparse.ArgumentParser:
+    """Return a parser of which tasks to draw, and where to keep what they show."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=n_seeds)
+    parser.add_argument("--first-seed", type=int, default=first_seed)
+    parser.add_argument("--families", nargs="+", help="all by default")
+    parser.add_argument("--max-rows", type=int, default=1_000)
+    parser.add_argument("--output", type=Path, help="append JSON records to this file")
+    return parser
+
+
+def tasks_of(arguments: argparse.Namespace) -> Iterator[tuple[int, Task]]:
+    """Yield the tasks that :func:`task_arguments` describe."""
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    return tasks(seeds, arguments.families, arguments.data, arguments.max_rows)
+
+
 def evaluate(task: Task, estimator: Any) -> dict[str, float]:
     """Fit once and return scores and seconds; those of confidences where there are any."""
     with warnings.catch_warnings():

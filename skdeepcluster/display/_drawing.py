@@ -78,7 +78,7 @@ def cluster_colours(n_clusters: int) -> NDArray[np.float64]:
     from matplotlib.colors import hsv_to_rgb
 
     for name in ("tab10", "tab20"):
-        colours = colormaps[name].colors  # type: ignore[attr-defined]
+        colours = colormaps[name].colors  # type: ignore[attr-defined]  # lists have them
         if n_clusters <= len(colours):
             return np.array(colours[:n_clusters])
     numbers = np.arange(n_clusters)

@@ -112,7 +112,7 @@ class MergeTreeDisplay:
             ax=self.ax_,
             orientation="right",  # the first leaf is drawn at the bottom
             labels=list(self.labels),
-            link_color_func=self._link_colors().__getitem__,
+            link_color_func=self._link_colours().__getitem__,
             leaf_font_size=9,
         )
         self.leaves_ = [int(leaf) for leaf in reversed(drawn["leaves"])]
@@ -121,7 +121,7 @@ class MergeTreeDisplay:
         self.ax_.tick_params(axis="y", length=0)
         return self
 
-    def _link_colors(self) -> list[str]:
+    def _link_colours(self) -> list[str]:
         """Return a colour for each leaf and merger: of its cluster in the cut, if it has one."""
         from matplotlib import rcParams
         from matplotlib.colors import to_hex

@@ -72,8 +72,8 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
 
     how: dict[str, Any] = {"precision": precision, "accelerator": device.type, "plugins": []}
     if precision in ("16-mixed", "bf16-mixed"):
-        # One of its literals, though mypy does not see it.
-        how |= {"precision": None, "plugins": [Autocast(precision, device.type)]}  # type: ignore[arg-type]
+        autocast = Autocast(precision, device.type)  # type: ignore[arg-type]  # one of its literals
+        how |= {"precision": None, "plugins": [autocast]}
     if processes.count == 1:
         # Not what Fabric would find: in a job of SLURM it takes every process for one of several.
         how["plugins"].append(LightningEnvironment())
