@@ -27,9 +27,10 @@ from skdeepcluster.base._building import (
 )
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import embed_and_label, embed_once, prepared_rows, vote
+from skdeepcluster.base._loaded import check_answer, check_familiar
 from skdeepcluster.base._merging import (
+    SCORED_ROWS,
     MergingEstimator,
-    check_neighbor_counts,
     n_asked,
     neighbor_counts,
 )
@@ -58,12 +59,19 @@ from skdeepcluster.calibration import (
     ConfidenceHead,
     fit_confidence,
     learn_familiar,
+    mean_confidence,
     n_epochs,
     overruled,
 )
 from skdeepcluster.data import NeighborViews, SelectedSource, Source, open_array
 from skdeepcluster.exceptions import DivergenceError
-from skdeepcluster.networks import ClusterModel, FrozenBackbone, is_pretrained, same_backbone
+from skdeepcluster.networks import (
+    ClusterModel,
+    FrozenBackbone,
+    MergedOpinion,
+    is_pretrained,
+    same_backbone,
+)
 from skdeepcluster.numerics import (
     OwnDraws,
     cluster_means,
@@ -80,6 +88,9 @@ from skdeepcluster.training import (
 
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
+# How many clusters are learned for n_clusters="auto" to choose from, and for how many samples one.
+MOST_CLUSTERS = 30
+FEWEST_SAMPLES = 4
 
 
 class DeepClusterer(MergingEstimator):
@@ -90,7 +101,7 @@ class DeepClusterer(MergingEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepEstimator._parameter_constraints,
-        "n_clusters": [ClusterCount()],
+        "n_clusters": [ClusterCount(), one_of("auto")],
         "pretraining": [PretrainingName(), unnamed(Pretrainer), None],
         "views": [ViewNames()],
         "fine_tune": [one_of("auto"), "boolean"],
@@ -114,6 +125,8 @@ class DeepClusterer(MergingEstimator):
     _SOMETIMES_FITTED: ClassVar[dict[str, Any]] = {
         **DeepEstimator._SOMETIMES_FITTED,
         "selected_stage_": str,
+        "cut_scores_": dict,
+        "_merged_confidence": float,
     }
 
     # Whether the encoder may stop learning once it was pretrained.
@@ -121,7 +134,7 @@ class DeepClusterer(MergingEstimator):
     # What pretraining="auto" stands for.
     _default_pretraining: ClassVar[type[Pretrainer]]
 
-    n_clusters: int
+    n_clusters: int | str
     pretraining: str | Pretrainer | None
     views: Views
     fine_tune: bool | str
@@ -149,7 +162,7 @@ class DeepClusterer(MergingEstimator):
         if tunes:
             first = Round(objective, source, dict(vars(self)))
             objective = self._fine_tuned(first, images, before, trainer, report, n_threads)
-        self._warn_about_sizes()
+        self._conclude(trainer)
         report.finish(lambda: {"_objective": copy.deepcopy(objective).eval()})
 
     def _cluster(
@@ -174,7 +187,7 @@ class DeepClusterer(MergingEstimator):
         except DivergenceError:
             for _ in self._answers(objective, source, trainer):
                 self._finish(objective, source, trainer)
-            self._warn_about_sizes()
+            self._conclude(trainer)
             raise
         for _ in self._answers(objective, source, trainer):
             embedding = self._finish(objective, source, trainer)
@@ -363,17 +376,25 @@ class DeepClusterer(MergingEstimator):
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
-        return self.n_clusters
+        return self._most_clusters()
 
     def _most_clusters(self) -> int:
         """Return the number of clusters, or the largest if there are several to choose from."""
+        if isinstance(self.n_clusters, str):  # "auto"
+            return max(min(MOST_CLUSTERS, self._n_sized // FEWEST_SAMPLES), 1)
         return self.n_clusters
+
+    def _seeks_number(self) -> bool:
+        """Whether the number of clusters is to be found."""
+        return isinstance(self.n_clusters, str)
 
     def _answers(self, objective: Any, source: Source, trainer: Trainer) -> Iterator[None]:
         """Yield once for each head that the fitted attributes are to be computed for."""
         yield
 
     def _check_enough_samples(self, source: Source) -> None:
+        if self._seeks_number() and not self._goes_on():
+            return
         n_clusters = self._most_clusters()
         if len(source) < n_clusters:
             raise ValueError(
@@ -426,45 +447,13 @@ class DeepClusterer(MergingEstimator):
     def _adopt(self, networks: Any) -> None:
         super()._adopt(networks)
         self._check_answer(self.__dict__, self._n_clusters())
-        self._check_familiar()
-
-    def _check_familiar(self) -> None:
-        """Raise ValueError if what outlier scores go by does not suit the networks."""
-        means, distances = self._familiar_means, self._familiar_distances
-        of_images = self._sees_images()
-        width = self._n_features_out if of_images else math.prod(self._seen_shape)
-        suit = means.ndim == 2 and means.shape[1] == width and means.dtype == np.float32
-        if not (suit and len(means) and distances.ndim == 1 and len(distances)):
-            raise ValueError(
-                f"outlier scores have means of shape {means.shape} and type {means.dtype}, and "
-                f"distances of shape {distances.shape}; the networks say (n_means, {width}), "
-                "float32 and (n_distances,)"
-            )
+        width = self._n_features_out if self._sees_images() else math.prod(self._seen_shape)
+        check_familiar(self._familiar_means, self._familiar_distances, width)
 
     def _check_answer(self, answer: dict[str, Any], n_outputs: int) -> None:
         """Raise ValueError if loaded attributes do not suit this number of outputs of the head."""
-        width, groups = self._objective.model.embedding.embedding_dim, answer["_groups"]
-        if groups is None:
-            groups = np.arange(n_outputs)
-        n_clusters = len(np.unique(groups))
-        consecutive = groups.dtype == np.int64 and np.isin(groups, np.arange(n_clusters)).all()
-        if groups.shape != (n_outputs,) or not consecutive:
-            raise ValueError(
-                f"_groups of shape {groups.shape} does not give each of {n_outputs} outputs the "
-                "number of a cluster"
-            )
-        check_neighbor_counts(answer["_neighbor_counts"], n_clusters)
-        for name, shape in {
-            "labels_": (len(answer["labels_"]),),
-            "cluster_sizes_": (n_clusters,),
-            "cluster_centers_": (n_clusters, width),
-            "class_weights_": (n_clusters,),
-            "_output_sizes": (n_outputs,),
-        }.items():
-            if answer[name].shape != shape:
-                raise ValueError(f"{name} has shape {answer[name].shape}; its networks say {shape}")
-        if not np.isin(answer["labels_"], np.arange(n_clusters)).all():
-            raise ValueError(f"labels_ are not all among the {n_clusters} clusters")
+        width = self._objective.model.embedding.embedding_dim
+        check_answer(answer, n_outputs, width)
         if answer["_confidence"] is not None:
             widths = [width] if self._sees_images() else [*self._seen_shape, width]
             answer["_confidence"].check(n_outputs, widths)
@@ -506,6 +495,8 @@ class DeepClusterer(MergingEstimator):
         """Set the fitted attributes in one pass over the data, and return its embedding."""
         self._objective = objective
         self._confidence = self._groups = None
+        for name in ("cut_scores_", "_merged_confidence"):
+            self.__dict__.pop(name, None)
         embedding, labels = embed_and_label(objective.model, source)
         n_clusters = self._n_clusters()
         sizes = label_counts(labels, n_clusters)
@@ -540,6 +531,9 @@ class DeepClusterer(MergingEstimator):
         sizes = torch.from_numpy(self.cluster_sizes_).to(seen.device)
         self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], sizes).numpy()
         self._output_sizes = self.cluster_sizes_
+        if self._seeks_number():
+            scored = slice(SCORED_ROWS)
+            self.cut_scores_ = self._scores_of_cuts(seen[scored].cpu(), labels[scored].cpu())
 
     def _calibrate(
         self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport
@@ -563,6 +557,10 @@ class DeepClusterer(MergingEstimator):
         votes = trainer.agreed(votes)
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, labels, n_clusters, trainer, hook)
+        if self._seeks_number():
+            groups = torch.from_numpy(self._best_cut()).to(labels.device)
+            merged = MergedOpinion(self._confidence, groups)
+            self._merged_confidence = mean_confidence(merged, views, groups[labels])
 
     def _teaches(self) -> bool:
         """Whether the encoder is ours to train: not if it was given as it is to be used."""
@@ -624,6 +622,21 @@ class DeepClusterer(MergingEstimator):
         """Return the embedding of some samples, on the device."""
         embedding, _ = embed_and_label(objective.model, SelectedSource(source, rows))
         return embedding.to(source.device)
+
+    def _conclude(self, trainer: Trainer) -> None:
+        """Leave the best number of clusters, if it was to be found; say what is strange."""
+        if self._seeks_number():
+            most = self.n_clusters_
+            self._regroup(self._best_cut())
+            trainer.say(f"number of clusters: {self.n_clusters_} of up to {most}")
+            if 1 < most == self.n_clusters_:
+                warn(
+                    f"n_clusters='auto' has found {most} clusters, the most that it looks for in "
+                    f"{len(self.labels_)} samples. If there may be more, fit with a number that is "
+                    "clearly too high, and cut(...) the model.",
+                    ConvergenceWarning,
+                )
+        self._warn_about_sizes()
 
     def _warn_about_sizes(self) -> None:
         sizes = self.cluster_sizes_

@@ -59,6 +59,16 @@ class MergingEstimator(PredictingEstimator):
     cluster_centers_: NDArray[np.float32]
     class_weights_: NDArray[np.float64]
 
+    # Scores of the numbers of clusters, and the mean confidence in the one that was chosen, where
+    # the fit was to find it.
+    cut_scores_: dict[int, float]
+    _merged_confidence: float
+
+    @property
+    def n_clusters_(self) -> int:
+        """The number of clusters."""
+        return len(self.cluster_sizes_)
+
     @property
     def merge_tree_(self) -> NDArray[np.float64]:
         """In which order clusters become one, in the format of SciPy's ``linkage``.
@@ -155,24 +165,33 @@ class MergingEstimator(PredictingEstimator):
         that begin or end there, says how separate they are, and knows no shapes. Both compare
         samples as ``merge_tree_`` does.
         """
+        self._known_neighbor_counts()
+        return self._scores_of_cuts(*self._described_and_labelled(X))
+
+    def _scores_of_cuts(self, described: Tensor, labels: Tensor) -> dict[int, float]:
+        """Return :meth:`cut_scores` by some samples."""
         counts, scores = self._known_neighbor_counts(), dict[int, float]()
-        described, labels = self._described_and_labelled(X)
         distances = pairwise_distances(described)
         *fine, _ = cuts(self.merge_tree_)
         for groups in reversed(fine):
-            n_present = len(np.unique(groups[labels]))
-            if 1 < n_present < len(labels):
-                silhouette = silhouette_score(distances, groups[labels], metric="precomputed")
+            merged = groups[labels]
+            if 1 < len(np.unique(merged)) < len(merged):
+                silhouette = silhouette_score(distances, merged, metric="precomputed")
                 separation = _modularity(_merged_counts(counts, groups))
                 scores[int(groups.max()) + 1] = float(silhouette + MODULARITY_WEIGHT * separation)
         return scores
 
-    def _described_and_labelled(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _best_cut(self) -> NDArray[np.int64]:
+        """Return the groups of clusters with the best of ``cut_scores_``; one, if there is none."""
+        best = max(self.cut_scores_, key=self.cut_scores_.__getitem__, default=1)
+        return cut_tree(self.merge_tree_, best)
+
+    def _described_and_labelled(self, X: Any) -> tuple[Tensor, Tensor]:
         """Return what some of the samples are compared by, and their clusters."""
         with self._predictions(X, FirstDescription(), most=SCORED_ROWS) as (_, batches):
             both = [(batch.opinion, batch.labels) for batch in batches]
         described, labels = zip(*both, strict=True)
-        return torch.cat(described).numpy(), torch.cat(labels).numpy()
+        return torch.cat(described), torch.cat(labels)
 
     def merge(self, groups: Iterable[Iterable[int]]) -> Self:
         """Return a fitted copy in which some clusters have become one.
@@ -230,24 +249,30 @@ class MergingEstimator(PredictingEstimator):
     def _with_groups(self, groups: NDArray[np.int64]) -> Self:
         """Return a copy in which the clusters are groups of those that there are."""
         other = self._separate_copy()
+        if groups.max() + 1 < len(groups):
+            other.__dict__.pop("_merged_confidence", None)
+        other._regroup(groups)
+        return other
+
+    def _regroup(self, groups: NDArray[np.int64]) -> None:
+        """Make the clusters groups of those that there are."""
         n_groups, sizes = int(groups.max()) + 1, self.cluster_sizes_
         if n_groups == len(sizes):
-            return other
+            return
         weight = np.where(sizes > 0, sizes, 1e-9)
         indicator = (groups == np.arange(n_groups)[:, None]) * weight
         indicator /= indicator.sum(axis=1, keepdims=True)
-        other._groups = groups if self._groups is None else groups[self._groups]
-        other.labels_ = groups[self.labels_]
-        other.cluster_sizes_ = np.bincount(groups, sizes, n_groups).astype(sizes.dtype)
+        self._neighbor_counts = _merged_counts(self._known_neighbor_counts(), groups)
+        self._groups = groups if self._groups is None else groups[self._groups]
+        self.labels_ = groups[self.labels_]
+        self.cluster_sizes_ = np.bincount(groups, sizes, n_groups).astype(sizes.dtype)
         centers = self.cluster_centers_
-        other.cluster_centers_ = (indicator @ centers).astype(centers.dtype)
-        other._neighbor_counts = _merged_counts(self._known_neighbor_counts(), groups)
+        self.cluster_centers_ = (indicator @ centers).astype(centers.dtype)
         # A weight is the inverse of the share of mini-clusters that a cluster occupies. Where there
         # are samples besides, clusters without any occupy none.
-        counted = (sizes > 0) | (other.cluster_sizes_ == 0)[groups]
+        counted = (sizes > 0) | (self.cluster_sizes_ == 0)[groups]
         occupied = np.bincount(groups, counted / self.class_weights_, n_groups)
-        other.class_weights_ = (1 / occupied.clip(max=1)).astype(self.class_weights_.dtype)
-        return other
+        self.class_weights_ = (1 / occupied.clip(max=1)).astype(self.class_weights_.dtype)
 
     def _separate_copy(self) -> Self:
         """Return a copy that shares nothing that either may change."""
@@ -262,12 +287,15 @@ class MergingEstimator(PredictingEstimator):
     @property
     def expected_accuracy_(self) -> float:
         """Mean confidence in ``labels_``."""
-        if self._groups is not None:
+        before = super().expected_accuracy_
+        if self._groups is None:
+            return before
+        if not hasattr(self, "_merged_confidence"):
             raise AttributeError(
                 "expected_accuracy_ was measured before clusters were merged. The mean of "
                 "predict_proba(X).max(axis=1) over the samples of the fit is what it is now."
             )
-        return super().expected_accuracy_
+        return self._merged_confidence
 
     @property
     def _model(self) -> ClusterModel:

@@ -66,14 +66,12 @@ class TwoStageClusterer(DeepClusterer):
 
     def _count_parts(self, name: str) -> int:
         """Return the size of the fine partition that the parameter of this name asks for."""
-        wanted = getattr(self, name)
+        wanted, n_clusters = getattr(self, name), self._most_clusters()
         if wanted == "auto":
-            return n_fine_clusters(
-                4, self.n_clusters, self._n_sized
-            )  # as in MiniClustering's paper
-        if int(wanted) < self.n_clusters:
+            return n_fine_clusters(4, n_clusters, self._n_sized)  # as in MiniClustering's paper
+        if int(wanted) < n_clusters:
             raise ValueError(
-                f"{name}={wanted} should be >= n_clusters={self.n_clusters}: they are parts of "
+                f"{name}={wanted} should be >= n_clusters={n_clusters}: they are parts of "
                 "clusters. Raise it, or use 'auto'."
             )
         return min(int(wanted), self._n_sized)
@@ -87,7 +85,7 @@ class TwoStageClusterer(DeepClusterer):
         report: CallbackReport,
     ) -> None:
         """Start the heads from partitions of the samples that are trained on."""
-        generator = trainer.generator("partitions")
+        generator, n_clusters = trainer.generator("partitions"), self._most_clusters()
         embedding = self._embed(objective, source, views.rows)
         mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
         if self.init == "random":
@@ -100,14 +98,14 @@ class TwoStageClusterer(DeepClusterer):
         if trainer.agreed(torch.tensor(is_new)) and self._teaches():
             trainer.say("start: a partition of the features, which the encoder learns")
             features = prepared_rows(objective.model.prepare, source, views.rows)
-            teach_encoder(objective.model.embedding, features, labels, self.n_clusters, trainer)
+            teach_encoder(objective.model.embedding, features, labels, n_clusters, trainer)
             embedding = self._embed(objective, source, views.rows)
             mini = kmeans(embedding, objective.n_parts, generator=generator, n_init=1)
         objective.start(embedding, labels, trainer.agreed(mini.labels), generator)
         if "start" in self._own_phases():
             if isinstance(views, NeighborViews):
                 neighbors = views.neighbors.to(labels.device)
-                labels = propagate_labels(labels, neighbors, self.n_clusters)
+                labels = propagate_labels(labels, neighbors, n_clusters)
             fit_head(objective.model.head, embedding, labels, self._head_fit, trainer, report)
 
     def _partition(
@@ -123,7 +121,7 @@ class TwoStageClusterer(DeepClusterer):
         """Return the partition that ``init`` asks for, and whether the embedding has another."""
         # The published start, where the encoder goes on from it.
         init = "kmeans" if self.init == "auto" and self._learns_from_images() else self.init
-        k = self.n_clusters
+        k = self._most_clusters()
         candidates = candidate_partitions(
             embedding, mini, views, k, init, generator, n_runs(len(embedding), k)
         )

@@ -6,6 +6,7 @@ from skdeepcluster.calibration._confidence import (
     ConfidenceHead,
     confident_in,
     fit_confidence,
+    mean_confidence,
     n_epochs,
     vote_loss,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "confident_in",
     "fit_confidence",
     "learn_familiar",
+    "mean_confidence",
     "n_epochs",
     "outlier_ranks",
     "overruled",

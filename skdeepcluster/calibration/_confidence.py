@@ -231,20 +231,29 @@ def fit_confidence(
             resumable=False,
         )
     )
-    head.mean_confidence = trainer.agreed(_mean_confidence(head, views, labels))
+    confidence = torch.tensor(mean_confidence(head, views, labels), device=labels.device)
+    head.mean_confidence = trainer.agreed(confidence)
     return head
 
 
 @torch.no_grad()
-def _mean_confidence(head: ConfidenceHead, views: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Return the mean probability of the labels."""
+def mean_confidence(opinion: nn.Module, views: Sequence[Tensor], labels: Tensor) -> float:
+    """Return the mean probability of labels.
+
+    Parameters
+    ----------
+    opinion : nn.Module
+        Maps views to logits, as :class:`ConfidenceHead`.
+    views : sequence of Tensor of shape (n_samples, n_features)
+    labels : Tensor of shape (n_samples,), int64
+    """
     total = 0.0
     for start in range(0, len(labels), START_ROWS):
         rows = slice(start, start + START_ROWS)
         # Not every device has double precision.
-        opinion = head(*(view[rows] for view in views)).cpu().double().softmax(dim=1)
-        total += _confidences(labels[rows].cpu(), opinion).sum().item()
-    return torch.tensor(min(total / len(labels), 1.0), device=labels.device)
+        said = opinion(*(view[rows] for view in views)).cpu().double().softmax(dim=1)
+        total += _confidences(labels[rows].cpu(), said).sum().item()
+    return min(total / len(labels), 1.0)
 
 
 def _confidences(labels: Tensor, opinion: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ afterwards through the matplotlib objects that a display keeps. They need matplo
 ``pip install 'skdeepcluster[display]'`` brings; it is imported when something is drawn.
 """
 
+from skdeepcluster.display._choice import ChoiceDisplay
 from skdeepcluster.display._cluster_map import ClusterMapDisplay
 from skdeepcluster.display._image_grid import ImageGridDisplay
 from skdeepcluster.display._merge_tree import MergeTreeDisplay
@@ -13,6 +14,7 @@ from skdeepcluster.display._rejection import RejectionDisplay
 from skdeepcluster.display._reliability import ReliabilityDisplay
 
 __all__ = [
+    "ChoiceDisplay",
     "ClusterMapDisplay",
     "ImageGridDisplay",
     "MergeTreeDisplay",

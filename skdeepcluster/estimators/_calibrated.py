@@ -55,8 +55,10 @@ class CalibratedDeepClustering(TwoStageClusterer):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters K.
+    n_clusters : int or "auto", default=8
+        Number of clusters K. "auto" learns 30, or one for every four samples if these are fewer,
+        and merges them to the number with the best of `cut_scores_`. No score finds the number
+        reliably: see the user guide.
     init : {"auto", "kmeans", "merged", "random"}, default="auto"
         Partition of the embedding from which the heads start: prototypes of the data in the hidden
         layer, and of the clusters in the output layer. "kmeans" is k-means; "merged" merges small
@@ -151,14 +153,19 @@ class CalibratedDeepClustering(TwoStageClusterer):
     selected_stage_ : {"clustering", "fine-tuning"}
         Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
         was fine-tuned.
-    cluster_sizes_ : ndarray of shape (n_clusters,), int64
+    n_clusters_ : int
+        Number of clusters, those without samples included.
+    cut_scores_ : dict
+        From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
+        :meth:`cut_scores`.
+    cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
-    cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
+    cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
         Mean embedding of each cluster.
-    class_weights_ : ndarray of shape (n_clusters,)
+    class_weights_ : ndarray of shape (`n_clusters_`,)
         Number of regions over how many of them a cluster occupies: small for large classes, as in
         MiniClustering.
-    merge_tree_ : ndarray of shape (n_clusters - 1, 4)
+    merge_tree_ : ndarray of shape (`n_clusters_` - 1, 4)
         In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
@@ -245,7 +252,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         init: str = "auto",
         n_regions: int | str = "auto",
@@ -299,7 +306,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
     def _make_objective(self, model: ClusterModel) -> CalibratedObjective:
         return CalibratedObjective(
             model,
-            n_clusters=self.n_clusters,
+            n_clusters=self._most_clusters(),
             n_regions=self._count_parts("n_regions"),
             n_hidden=min(N_HIDDEN, self._n_sized),
             proportional=self.selection == "proportional",

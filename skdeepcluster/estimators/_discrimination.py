@@ -82,10 +82,12 @@ class StableClusterDiscrimination(DeepClusterer):
 
     Parameters
     ----------
-    n_clusters : int or array-like of int, default=8
+    n_clusters : int, array-like of int or "auto", default=8
         Number of clusters K. Of several numbers each gets a head of its own, all from one fit:
         ``labels_`` is the answer of the one with the best score, and :meth:`choose` gives the
-        others.
+        others. "auto" learns 30, or one for every four samples if these are fewer, and merges them
+        to the number with the best of `cut_scores_`. No score finds the number reliably: see the
+        user guide.
     init : {"auto", "kmeans", "merged", "random"}, default="auto"
         Where heads start: from partitions of the embedding of the untrained encoder, or from random
         directions, as in the paper. "kmeans" is k-means, "merged" merges small clusters by average
@@ -181,6 +183,9 @@ class StableClusterDiscrimination(DeepClusterer):
         Cluster of each training sample, numbered from zero without gaps.
     n_clusters_ : int
         The number of clusters that was chosen.
+    cut_scores_ : dict
+        From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
+        :meth:`cut_scores`.
     head_scores_ : dict of int to float
         For each number of clusters the score of its best head: the median centroid silhouette of
         its clusters, in the features as they came (of images, in the embedding), times the share
@@ -262,7 +267,7 @@ class StableClusterDiscrimination(DeepClusterer):
     _default_pretraining = SimCLR
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepClusterer._parameter_constraints,
-        "n_clusters": [integer(1), "array-like"],
+        "n_clusters": [integer(1), "array-like", one_of("auto")],
         "init": [one_of("auto", "kmeans", "merged", "random")],
         "constraint": [one_of("size", "entropy"), None],
         "lower_bound": [one_of("auto"), real(0, 1, "both")],
@@ -276,7 +281,6 @@ class StableClusterDiscrimination(DeepClusterer):
     }
     _FITTED: ClassVar[dict[str, Any]] = {
         **DeepClusterer._FITTED,
-        "n_clusters_": int,
         "head_scores_": dict,
         "selected_stage_": str,
         "_best_heads": dict,
@@ -284,7 +288,6 @@ class StableClusterDiscrimination(DeepClusterer):
     }
     # What differs between the numbers of clusters of one fit.
     _ANSWER = (
-        "n_clusters_",
         "labels_",
         "cluster_sizes_",
         "cluster_centers_",
@@ -296,7 +299,6 @@ class StableClusterDiscrimination(DeepClusterer):
     )
 
     n_clusters: int | ArrayLike  # type: ignore[assignment]  # no other takes several
-    n_clusters_: int
 
     def __init__(
         self,
@@ -399,13 +401,10 @@ class StableClusterDiscrimination(DeepClusterer):
             }
         return state
 
-    def _with_groups(self, groups: NDArray[np.int64]) -> Self:
-        other = super()._with_groups(groups)
-        other.n_clusters_ = len(other.cluster_sizes_)
-        return other
-
     def _counts(self) -> list[int]:
         """Return the numbers of clusters to choose from."""
+        if self._seeks_number():
+            return [super()._most_clusters()]
         if isinstance(self.n_clusters, Integral):
             return [int(self.n_clusters)]
         return positive_integers("n_clusters", self.n_clusters)
@@ -427,7 +426,7 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _round(self) -> list[str]:
         phases = super()._round()
-        if self.calibrate:  # once for each number of clusters
+        if self.calibrate and not self._seeks_number():  # once for each number of clusters
             phases += ["calibration"] * (len(self._counts()) - 1)
         return phases
 
@@ -468,8 +467,8 @@ class StableClusterDiscrimination(DeepClusterer):
 
     def _adopt(self, networks: DiscriminationObjective) -> None:
         n_outputs = self.n_clusters_ if self._groups is None else len(self._groups)
-        if self.n_clusters_ != len(self.cluster_sizes_) or n_outputs not in self._best_heads:
-            raise ValueError(f"n_clusters_={self.n_clusters_} is not the number of its clusters")
+        if n_outputs not in self._best_heads:
+            raise ValueError(f"_best_heads has none for {n_outputs} clusters")
         networks.select(self._best_heads[n_outputs])
         super()._adopt(networks)
         for k, answer in self._by_count.items():
@@ -639,7 +638,7 @@ class StableClusterDiscrimination(DeepClusterer):
         self, state: Mapping[str, Any], first: Mapping[str, Any]
     ) -> NDArray[np.int64]:
         """Return those for the number of clusters that was best first."""
-        labels: NDArray[np.int64] = state["_by_count"][first["n_clusters_"]]["labels_"]
+        labels: NDArray[np.int64] = state["_by_count"][len(first["cluster_sizes_"])]["labels_"]
         return labels
 
     def _answers(
@@ -660,7 +659,6 @@ class StableClusterDiscrimination(DeepClusterer):
         ranking = sorted(best, key=lambda k: -scores[best[k]])
         for k in ranking:
             objective.select(best[k])
-            self.n_clusters_ = k
             yield
             self._by_count[k] = {name: getattr(self, name) for name in self._ANSWER}
         objective.select(best[ranking[0]])

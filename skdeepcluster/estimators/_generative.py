@@ -78,8 +78,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters K.
+    n_clusters : int or "auto", default=8
+        Number of clusters K. "auto" learns 30, or one for every four samples if these are fewer,
+        and merges them to the number with the best of `cut_scores_`. No score finds the number
+        reliably: see the user guide.
     init : {"auto", "kmeans", "merged"}, default="auto"
         Partition from which the head starts; see :class:`MiniClustering`.
     generated_ratio : float, default=1.0
@@ -181,14 +183,19 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     selected_stage_ : {"clustering", "fine-tuning"}
         Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
         was fine-tuned.
-    cluster_sizes_ : ndarray of shape (n_clusters,), int64
+    n_clusters_ : int
+        Number of clusters, those without samples included.
+    cut_scores_ : dict
+        From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
+        :meth:`cut_scores`.
+    cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
-    cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
+    cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
         Mean embedding of each cluster.
-    class_weights_ : ndarray of shape (n_clusters,)
+    class_weights_ : ndarray of shape (`n_clusters_`,)
         As MiniClustering's, from a partition of the embedding by k-means into four times as many
         regions: their number over how many of them a cluster occupies, small for large classes.
-    merge_tree_ : ndarray of shape (n_clusters - 1, 4)
+    merge_tree_ : ndarray of shape (`n_clusters_` - 1, 4)
         In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
@@ -278,7 +285,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         init: str = "auto",
         generated_ratio: float = 1.0,
@@ -418,19 +425,18 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
             )
 
     def _make_objective(self, model: ClusterModel) -> GenerativeObjective:
-        denoiser = None
+        denoiser, n_clusters = None, self._most_clusters()
         if self.generated_ratio:
-            denoiser = build_denoiser(self._seen_shape, self.n_clusters)
+            denoiser = build_denoiser(self._seen_shape, n_clusters)
         return GenerativeObjective(
             model,
             denoiser,
             sample_shape=self._seen_shape,
-            n_clusters=self.n_clusters,
-            n_parts=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
+            n_clusters=n_clusters,
+            n_parts=n_fine_clusters(REGIONS_PER_CLUSTER, n_clusters, self._n_sized),
             ratio=self.generated_ratio,
             # As many of each cluster.
-            n_generated=self.n_clusters
-            * math.ceil(min(MOST_GENERATED, self._n_sized) / self.n_clusters),
+            n_generated=n_clusters * math.ceil(min(MOST_GENERATED, self._n_sized) / n_clusters),
             confidence_threshold=self.confidence_threshold,
             size_weight=self.size_weight,
             generated_weight=self.generated_weight,

@@ -49,8 +49,10 @@ class MiniClustering(TwoStageClusterer):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters K.
+    n_clusters : int or "auto", default=8
+        Number of clusters K. "auto" learns 30, or one for every four samples if these are fewer,
+        and merges them to the number with the best of `cut_scores_`. No score finds the number
+        reliably: see the user guide.
     init : {"auto", "kmeans", "merged"}, default="auto"
         Partition from which the heads start. "kmeans" is k-means on the embedding; it cuts large
         classes up and fuses small ones. "merged" merges the mini-clusters by average linkage, once
@@ -149,14 +151,19 @@ class MiniClustering(TwoStageClusterer):
     selected_stage_ : {"clustering", "fine-tuning"}
         Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
         was fine-tuned.
-    cluster_sizes_ : ndarray of shape (n_clusters,), int64
+    n_clusters_ : int
+        Number of clusters, those without samples included.
+    cut_scores_ : dict
+        From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
+        :meth:`cut_scores`.
+    cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
-    cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
+    cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
         Mean embedding of each cluster.
-    class_weights_ : ndarray of shape (n_clusters,)
+    class_weights_ : ndarray of shape (`n_clusters_`,)
         The weights w, M over the number of mini-clusters that a cluster occupies: small for large
         classes.
-    merge_tree_ : ndarray of shape (n_clusters - 1, 4)
+    merge_tree_ : ndarray of shape (`n_clusters_` - 1, 4)
         In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
@@ -243,7 +250,7 @@ class MiniClustering(TwoStageClusterer):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         init: str = "auto",
         n_mini_clusters: int | str = "auto",
@@ -303,7 +310,7 @@ class MiniClustering(TwoStageClusterer):
     def _make_objective(self, model: ClusterModel) -> MiniObjective:
         return MiniObjective(
             model,
-            n_clusters=self.n_clusters,
+            n_clusters=self._most_clusters(),
             n_mini_clusters=self._count_parts("n_mini_clusters"),
             confidence_threshold=self.confidence_threshold,
             occupancy_threshold=self.occupancy_threshold,

@@ -62,8 +62,10 @@ class ProximityDeepClustering(DeepClusterer):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters K.
+    n_clusters : int or "auto", default=8
+        Number of clusters K. "auto" learns 30, or one for every four samples if these are fewer,
+        and merges them to the number with the best of `cut_scores_`. No score finds the number
+        reliably: see the user guide.
     n_neighbors : int, default=5
         Nearest neighbours of each sample (k); the paper uses 3 to 11.
     filters : {"both", "edge"} or None, default="both"
@@ -140,14 +142,19 @@ class ProximityDeepClustering(DeepClusterer):
     selected_stage_ : {"clustering", "fine-tuning"}
         Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
         was fine-tuned.
-    cluster_sizes_ : ndarray of shape (n_clusters,), int64
+    n_clusters_ : int
+        Number of clusters, those without samples included.
+    cut_scores_ : dict
+        From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
+        :meth:`cut_scores`.
+    cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
-    cluster_centers_ : ndarray of shape (n_clusters, n_embedding_dimensions)
+    cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
         Mean embedding of each cluster.
-    class_weights_ : ndarray of shape (n_clusters,)
+    class_weights_ : ndarray of shape (`n_clusters_`,)
         As MiniClustering's, from a partition of the codes by k-means into four times as many
         regions: their number over how many of them a cluster occupies, small for large classes.
-    merge_tree_ : ndarray of shape (n_clusters - 1, 4)
+    merge_tree_ : ndarray of shape (`n_clusters_` - 1, 4)
         In which order clusters become one, in the format of SciPy's linkage: what `cut` goes along.
     expected_accuracy_ : float
         Share of the labels that are right, as far as independent partitions can tell: the mean of
@@ -228,7 +235,7 @@ class ProximityDeepClustering(DeepClusterer):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         n_neighbors: int = 5,
         filters: str | None = "both",
@@ -288,12 +295,13 @@ class ProximityDeepClustering(DeepClusterer):
         return ["clustering"] if self._goes_on() else ["pretraining", "clustering"]
 
     def _make_objective(self, model: ClusterModel) -> ProximityObjective:
+        n_clusters = self._most_clusters()
         return ProximityObjective(
             model,
             build_decoder(model.embedding.embedding_dim, self._seen_shape),
             self._standardize(model),
-            n_clusters=self.n_clusters,
-            n_regions=n_fine_clusters(REGIONS_PER_CLUSTER, self.n_clusters, self._n_sized),
+            n_clusters=n_clusters,
+            n_regions=n_fine_clusters(REGIONS_PER_CLUSTER, n_clusters, self._n_sized),
             n_neighbors=self.n_neighbors,
             filters=self.filters,
             medoids=self.centroid == "medoid",
@@ -427,7 +435,7 @@ class ProximityDeepClustering(DeepClusterer):
         if plain is None:
             return
         codes = self._embed(objective, source, ground.rows)
-        centers, _ = cluster_means(codes, plain, self.n_clusters)
+        centers, _ = cluster_means(codes, plain, self._most_clusters())
         n_regions = min(len(objective.regions), len(codes))
         generator = trainer.generator("going back")
         regions = kmeans(codes, n_regions, generator=generator, n_init=1)
@@ -441,7 +449,7 @@ class ProximityDeepClustering(DeepClusterer):
         objective.forget_samples()
         codes = self._embed(objective, source, self._trained_rows(source, trainer))
         generator = trainer.generator("partitions")
-        clusters = kmeans(codes, self.n_clusters, generator=generator, n_init=KMEANS_RUNS)
+        clusters = kmeans(codes, self._most_clusters(), generator=generator, n_init=KMEANS_RUNS)
         # After a warm start there may be fewer samples than regions.
         n_regions = min(len(objective.regions), len(codes))
         regions = kmeans(codes, n_regions, generator=generator, n_init=1)

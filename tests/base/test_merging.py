@@ -398,9 +398,6 @@ def test_other_numbers_can_be_chosen_after_a_cut(tmp_path):
     again = skdeepcluster.load(tmp_path / "model")
     assert_same_answers(again, cut, X)
     assert_same_answers(again.choose(5), expected, X)
-    cut.n_clusters_ = 5
-    with pytest.raises(ValueError, match="n_clusters_=5 is not the number"):
-        skdeepcluster.save(cut, tmp_path / "model")
 
 
 def test_generated_samples_are_of_all_that_has_merged():

@@ -104,7 +104,11 @@ pytestmark = LOST_CLUSTERS
             "names are strings",
         ),
         ("default", setting("backbone", {}), "backbone: expected none for feature arrays"),
-        ("several numbers", setting("fitted", "n_clusters_", 7), "n_clusters_=7 is not the number"),
+        (
+            "several numbers",
+            setting("fitted", "_best_heads", {"$numbered": [[9, 0]]}),
+            "_best_heads has none for",
+        ),
         (
             "several numbers",
             setting("fitted", "_best_heads", {"$numbered": [[2, 0], [3, 0], [4, 0]]}),
