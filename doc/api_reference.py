@@ -40,6 +40,7 @@ API_REFERENCE: dict[str, tuple[str, list[str]]] = {
             "ClusterMapDisplay",
             "ImageGridDisplay",
             "MergeTreeDisplay",
+            "ChoiceDisplay",
             "ReliabilityDisplay",
             "RejectionDisplay",
         ],

@@ -40,9 +40,6 @@ OWN_WORDS = {
     # It takes several numbers of clusters, and needs no pretraining.
     "n_clusters": [StableClusterDiscrimination],
     "pretraining": [StableClusterDiscrimination],
-    "cluster_sizes_": [StableClusterDiscrimination],
-    "cluster_centers_": [StableClusterDiscrimination],
-    "merge_tree_": [StableClusterDiscrimination],
     # It has more stages.
     "selected_stage_": [StableClusterDiscrimination],
     # What learns where nothing arrives trained differs.

@@ -32,6 +32,7 @@ BESIDE = {
     "skdeepcluster.calibration.confident_in",
     "skdeepcluster.calibration.fit_confidence",
     "skdeepcluster.calibration.learn_familiar",
+    "skdeepcluster.calibration.mean_confidence",
     "skdeepcluster.calibration.n_epochs",
     "skdeepcluster.calibration.outlier_ranks",
     "skdeepcluster.calibration.overruled",

@@ -116,7 +116,7 @@ class DeepClusterer(MergingEstimator):
         "n_skipped_steps_": int,
         "_n_sized": int,
         "_groups": np.ndarray | None,
-        "_output_sizes": np.ndarray,
+        "_outputs": dict | None,
         "_neighbor_counts": np.ndarray,
         "_familiar_means": np.ndarray,
         "_familiar_distances": np.ndarray,
@@ -494,7 +494,7 @@ class DeepClusterer(MergingEstimator):
     def _finish(self, objective: Any, source: Source, trainer: Trainer) -> Tensor:
         """Set the fitted attributes in one pass over the data, and return its embedding."""
         self._objective = objective
-        self._confidence = self._groups = None
+        self._confidence = self._groups = self._outputs = None
         for name in ("cut_scores_", "_merged_confidence"):
             self.__dict__.pop(name, None)
         embedding, labels = embed_and_label(objective.model, source)
@@ -530,7 +530,6 @@ class DeepClusterer(MergingEstimator):
         asked = slice(n_asked_rows)
         sizes = torch.from_numpy(self.cluster_sizes_).to(seen.device)
         self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], sizes).numpy()
-        self._output_sizes = self.cluster_sizes_
         if self._seeks_number():
             scored = slice(SCORED_ROWS)
             self.cut_scores_ = self._scores_of_cuts(seen[scored].cpu(), labels[scored].cpu())
@@ -627,7 +626,7 @@ class DeepClusterer(MergingEstimator):
         """Leave the best number of clusters, if it was to be found; say what is strange."""
         if self._seeks_number():
             most = self.n_clusters_
-            self._regroup(self._best_cut())
+            self._group(self._best_cut())
             trainer.say(f"number of clusters: {self.n_clusters_} of up to {most}")
             if 1 < most == self.n_clusters_:
                 warn(
@@ -661,6 +660,7 @@ class DeepClusterer(MergingEstimator):
             "_objective": copy.deepcopy(objective).eval(),
             "_confidence": None,
             "_groups": None,
+            "_outputs": None,
             "_neighbor_counts": None,  # nor anything else that is known in the end
             "labels_": None,
         }

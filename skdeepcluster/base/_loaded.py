@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skdeepcluster.base._merging import check_neighbor_counts
+from skdeepcluster.base._merging import KNOWN, check_neighbor_counts
 
 
 def check_familiar(means: NDArray[np.float32], distances: NDArray[np.float32], width: int) -> None:
@@ -23,9 +23,12 @@ def check_familiar(means: NDArray[np.float32], distances: NDArray[np.float32], w
 
 def check_answer(answer: dict[str, Any], n_outputs: int, width: int) -> None:
     """Raise ValueError if attributes do not suit a head of these outputs on such an embedding."""
-    groups = answer["_groups"]
+    groups, outputs = answer["_groups"], answer["_outputs"]
+    if (groups is None) != (outputs is None):
+        raise ValueError("_groups and _outputs are there together, or neither")
     if groups is None:
-        groups = np.arange(n_outputs)
+        _check_known(answer, n_outputs, width)
+        return
     n_clusters = len(np.unique(groups))
     consecutive = groups.dtype == np.int64 and np.isin(groups, np.arange(n_clusters)).all()
     if groups.shape != (n_outputs,) or not consecutive:
@@ -33,15 +36,22 @@ def check_answer(answer: dict[str, Any], n_outputs: int, width: int) -> None:
             f"_groups of shape {groups.shape} does not give each of {n_outputs} outputs the "
             "number of a cluster"
         )
-    check_neighbor_counts(answer["_neighbor_counts"], n_clusters)
+    if set(outputs) != set(KNOWN):
+        raise ValueError(f"_outputs has {sorted(outputs)}, not {sorted(KNOWN)}")
+    _check_known(outputs, n_outputs, width)
+    _check_known(answer, n_clusters, width)
+
+
+def _check_known(known: dict[str, Any], n_clusters: int, width: int) -> None:
+    """Raise ValueError if what is known is not of so many clusters in such an embedding."""
+    check_neighbor_counts(known["_neighbor_counts"], n_clusters)
     for name, shape in {
-        "labels_": (len(answer["labels_"]),),
+        "labels_": (len(known["labels_"]),),
         "cluster_sizes_": (n_clusters,),
         "cluster_centers_": (n_clusters, width),
         "class_weights_": (n_clusters,),
-        "_output_sizes": (n_outputs,),
     }.items():
-        if answer[name].shape != shape:
-            raise ValueError(f"{name} has shape {answer[name].shape}; its networks say {shape}")
-    if not np.isin(answer["labels_"], np.arange(n_clusters)).all():
+        if known[name].shape != shape:
+            raise ValueError(f"{name} has shape {known[name].shape}; its networks say {shape}")
+    if not np.isin(known["labels_"], np.arange(n_clusters)).all():
         raise ValueError(f"labels_ are not all among the {n_clusters} clusters")

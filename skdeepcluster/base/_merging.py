@@ -37,6 +37,8 @@ ASKED_OF_CLUSTER = 16
 MOST_ASKED = 2**14
 # Samples whose silhouettes tell how compact the clusters of a cut are.
 SCORED_ROWS = 1000
+# What is known of clusters, and changes when they merge.
+KNOWN = ("labels_", "cluster_sizes_", "cluster_centers_", "class_weights_", "_neighbor_counts")
 # What modularity, which tells how separate they are, counts beside the silhouette.
 MODULARITY_WEIGHT = 0.5
 
@@ -49,8 +51,8 @@ class MergingEstimator(PredictingEstimator):
     """
 
     _groups: NDArray[np.int64] | None = None
-    # Samples of each output. After a merger it still tells who is typical of a cluster.
-    _output_sizes: NDArray[np.int64]
+    # If so, KNOWN of the outputs.
+    _outputs: dict[str, Any] | None = None
     # How many pairs of neighbours there are between which clusters, see neighbor_counts.
     _neighbor_counts: NDArray[np.int64] | None
 
@@ -78,20 +80,12 @@ class MergingEstimator(PredictingEstimator):
         standardised features or, of images, in the embedding. The distance is 0.5 where there are
         as many as if neighbours were drawn at random, and close to 1 where there are none.
         """
-        first, second, counts = self._known_neighbor_counts().T
-        shares = self.cluster_sizes_ / self.cluster_sizes_.sum()
-        n_pairs = max(counts.sum(), 1)
-        affinity = np.zeros((len(shares), len(shares)))
-        affinity[first, second] = affinity[second, first] = counts / (2 * n_pairs)
-        # Clusters without any neighbours in common are told apart by the embedding: by the mean of
-        # (1 + cosine) / 2, which here weighs less than a single pair.
-        sums = self.cluster_centers_ * shares[:, None]
-        affinity += (np.outer(shares, shares) + sums @ sums.T) / (2 * n_pairs)
-        # Clusters without samples go first. They come last, so that the first has some.
-        affinity[0, shares == 0] = affinity[shares == 0, 0] = 1.0
-        tree = average_tree(torch.from_numpy(affinity), torch.from_numpy(shares))
-        tree[:, 2] = 1 / (1 + tree[:, 2])
-        return tree
+        self._known_neighbor_counts()
+        return _tree(self._known(), np.arange(self.n_clusters_))
+
+    def _known(self) -> dict[str, Any]:
+        """Return what is known of the clusters."""
+        return {name: getattr(self, name) for name in KNOWN}
 
     def _known_neighbor_counts(self) -> NDArray[np.int64]:
         """Return :func:`neighbor_counts` of the fit, if it has ended."""
@@ -107,7 +101,7 @@ class MergingEstimator(PredictingEstimator):
     def cut(self, n_clusters: int) -> Self:
         """Return a fitted copy with fewer clusters, merged in the order of ``merge_tree_``.
 
-        Nothing is trained, and no samples are needed. To divide clusters instead, fit with more.
+        Nothing is trained, and no samples are needed.
 
         Parameters
         ----------
@@ -131,8 +125,8 @@ class MergingEstimator(PredictingEstimator):
         n = len(tree) + 1
         if n_clusters > n:
             raise ValueError(
-                f"n_clusters={n_clusters} is more than the {n} clusters that there are, and they "
-                "can only be merged. Fit with more."
+                f"n_clusters={n_clusters} is more than the {n} clusters that there are, and a cut "
+                "only merges. Fit with more, or split(...) those that were merged."
             )
         return self._with_groups(cut_tree(tree, n_clusters))
 
@@ -246,33 +240,90 @@ class MergingEstimator(PredictingEstimator):
             numbers[group] = min(group, default=0)
         return self._with_groups(in_order_of_leaves(numbers))
 
+    def split(self, cluster: int) -> Self:
+        """Return a fitted copy in which a cluster that was merged is two again.
+
+        Only what was merged can be divided, by :meth:`cut`, :meth:`merge` or
+        ``n_clusters="auto"``. The two are those of which, in the order of ``merge_tree_``, it was
+        merged last.
+
+        Parameters
+        ----------
+        cluster : int
+            The number of the cluster.
+
+        Returns
+        -------
+        other : object
+            See :meth:`merge`. Clusters are numbered as if what is still merged had been merged in
+            one go.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cluster, or it was not merged: to divide what the fit has learned as
+            one takes a fit with more clusters.
+        TypeError
+            If it is no integer.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from skdeepcluster import MiniClustering
+        >>> X, _ = load_digits(n_class=5, return_X_y=True)
+        >>> model = MiniClustering(10, random_state=0).fit(X).cut(5)
+        >>> larger = int(model.cluster_sizes_.argmax())
+        >>> model.split(larger).n_clusters_
+        6
+        """
+        self._known_neighbor_counts()
+        check_scalar(cluster, "cluster", Integral, min_val=0, max_val=self.n_clusters_ - 1)
+        if self._groups is None or self._outputs is None or sum(self._groups == cluster) < 2:
+            raise ValueError(
+                f"cluster={cluster} was not merged, and what the fit has learned as one cannot be "
+                "divided. Fit with more clusters, and cut(...) the model."
+            )
+        members = np.flatnonzero(self._groups == cluster)
+        halves = cut_tree(_tree(self._outputs, members), 2)
+        groups = self._groups.copy()
+        groups[members[halves == 1]] = self.n_clusters_
+        return self._with_outputs_grouped(in_order_of_leaves(groups))
+
     def _with_groups(self, groups: NDArray[np.int64]) -> Self:
         """Return a copy in which the clusters are groups of those that there are."""
+        if groups.max() + 1 == len(groups):
+            return self._separate_copy()
+        return self._with_outputs_grouped(groups if self._groups is None else groups[self._groups])
+
+    def _with_outputs_grouped(self, groups: NDArray[np.int64]) -> Self:
+        """Return a copy in which the clusters are groups of the outputs of the head."""
         other = self._separate_copy()
-        if groups.max() + 1 < len(groups):
-            other.__dict__.pop("_merged_confidence", None)
-        other._regroup(groups)
+        other.__dict__.pop("_merged_confidence", None)
+        other._group(groups)
         return other
 
-    def _regroup(self, groups: NDArray[np.int64]) -> None:
-        """Make the clusters groups of those that there are."""
-        n_groups, sizes = int(groups.max()) + 1, self.cluster_sizes_
+    def _group(self, groups: NDArray[np.int64]) -> None:
+        """Make the clusters groups of the outputs of the head."""
+        outputs = self._known() if self._outputs is None else self._outputs
+        n_groups, sizes = int(groups.max()) + 1, outputs["cluster_sizes_"]
         if n_groups == len(sizes):
+            self._groups = self._outputs = None
+            self.__dict__.update(outputs)
             return
+        self._groups, self._outputs = groups, outputs
         weight = np.where(sizes > 0, sizes, 1e-9)
         indicator = (groups == np.arange(n_groups)[:, None]) * weight
         indicator /= indicator.sum(axis=1, keepdims=True)
-        self._neighbor_counts = _merged_counts(self._known_neighbor_counts(), groups)
-        self._groups = groups if self._groups is None else groups[self._groups]
-        self.labels_ = groups[self.labels_]
+        self._neighbor_counts = _merged_counts(outputs["_neighbor_counts"], groups)
+        self.labels_ = groups[outputs["labels_"]]
         self.cluster_sizes_ = np.bincount(groups, sizes, n_groups).astype(sizes.dtype)
-        centers = self.cluster_centers_
+        centers, weights = outputs["cluster_centers_"], outputs["class_weights_"]
         self.cluster_centers_ = (indicator @ centers).astype(centers.dtype)
         # A weight is the inverse of the share of mini-clusters that a cluster occupies. Where there
         # are samples besides, clusters without any occupy none.
         counted = (sizes > 0) | (self.cluster_sizes_ == 0)[groups]
-        occupied = np.bincount(groups, counted / self.class_weights_, n_groups)
-        self.class_weights_ = (1 / occupied.clip(max=1)).astype(self.class_weights_.dtype)
+        occupied = np.bincount(groups, counted / weights, n_groups)
+        self.class_weights_ = (1 / occupied.clip(max=1)).astype(weights.dtype)
 
     def _separate_copy(self) -> Self:
         """Return a copy that shares nothing that either may change."""
@@ -320,12 +371,12 @@ class MergingEstimator(PredictingEstimator):
 
     def _outputs_of(self, clusters: Tensor) -> Tensor:
         """Return outputs of the head that belong to clusters, as often as they have samples."""
-        if self._groups is None:
+        if self._groups is None or self._outputs is None:
             return clusters
         outputs = clusters.clone()
         for number in set(clusters.tolist()):
             members = np.flatnonzero(self._groups == number)
-            sizes = np.maximum(self._output_sizes[members], 1e-9)
+            sizes = np.maximum(self._outputs["cluster_sizes_"][members], 1e-9)
             rows = torch.nonzero(clusters == number)[:, 0]
             ends = np.cumsum(sizes) / sizes.sum()
             turns = (np.arange(len(rows)) + 0.5) / len(rows)
@@ -386,6 +437,25 @@ def check_neighbor_counts(counts: NDArray[np.int64], n_clusters: int) -> None:
 def n_asked(n_clusters: int) -> int:
     """Return of how many samples at most neighbours are counted."""
     return max(ASKED_ROWS, min(ASKED_OF_CLUSTER * n_clusters, MOST_ASKED))
+
+
+def _tree(known: dict[str, Any], members: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return ``merge_tree_`` of some of the clusters of which this is known."""
+    first, second, counts = known["_neighbor_counts"].T
+    shares = known["cluster_sizes_"] / known["cluster_sizes_"].sum()
+    n_pairs = max(counts.sum(), 1)
+    affinity = np.zeros((len(shares), len(shares)))
+    affinity[first, second] = affinity[second, first] = counts / (2 * n_pairs)
+    # Clusters without any neighbours in common are told apart by the embedding: by the mean of
+    # (1 + cosine) / 2, which here weighs less than a single pair.
+    sums = known["cluster_centers_"] * shares[:, None]
+    affinity += (np.outer(shares, shares) + sums @ sums.T) / (2 * n_pairs)
+    affinity, shares = affinity[np.ix_(members, members)], shares[members]
+    # Clusters without samples go first. They come last, so that the first has some.
+    affinity[0, shares == 0] = affinity[shares == 0, 0] = 1.0
+    tree = average_tree(torch.from_numpy(affinity), torch.from_numpy(shares))
+    tree[:, 2] = 1 / (1 + tree[:, 2])
+    return tree
 
 
 def _merged_counts(rows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -182,7 +182,7 @@ class StableClusterDiscrimination(DeepClusterer):
     labels_ : ndarray of shape (n_samples,), int64
         Cluster of each training sample, numbered from zero without gaps.
     n_clusters_ : int
-        The number of clusters that was chosen.
+        Number of clusters: the one that was asked for, or chosen.
     cut_scores_ : dict
         From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
         :meth:`cut_scores`.
@@ -294,7 +294,7 @@ class StableClusterDiscrimination(DeepClusterer):
         "class_weights_",
         "_confidence",
         "_groups",
-        "_output_sizes",
+        "_outputs",
         "_neighbor_counts",
     )
 

@@ -143,7 +143,7 @@ class ProximityDeepClustering(DeepClusterer):
         Whether a backbone that arrived trained was kept as it came or as fine-tuned; only where it
         was fine-tuned.
     n_clusters_ : int
-        Number of clusters, those without samples included.
+        Number of clusters: the one that was asked for, or chosen.
     cut_scores_ : dict
         From number of clusters, 2 or more, to its score; only of ``n_clusters="auto"``. See
         :meth:`cut_scores`.

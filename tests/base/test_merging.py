@@ -283,6 +283,63 @@ def test_the_accuracy_that_was_expected_is_not_that_of_the_copy():
         assert same.expected_accuracy_ == model.expected_accuracy_
 
 
+@CLUSTERER
+def test_what_was_merged_is_split_along_the_tree(method, many, tmp_path):
+    model = many(method)
+    for k in range(1, K):
+        finer, cut = model.cut(k + 1), model.cut(k)
+        last = finer._groups if k + 1 < K else np.arange(K)
+        (divided,) = [
+            number for number in range(k) if len(np.unique(last[cut._groups == number])) == 2
+        ]
+        assert_same_answers(cut.split(divided), finer, X)
+    whole, order = model.cut(1), []
+    while whole.n_clusters_ < K:
+        order.append(whole.n_clusters_)
+        merged = np.bincount(whole._groups) > 1
+        whole = whole.split(int(merged.argmax()))
+    assert order == [1, 2, 3, 4, 5]
+    assert_same_answers(whole, model, X)
+    assert whole.expected_accuracy_ == model.expected_accuracy_
+    assert not hasattr(model.cut(1).split(0), "expected_accuracy_")
+    skdeepcluster.save(model.cut(2), tmp_path / "model")
+    again = skdeepcluster.load(tmp_path / "model")
+    assert_same_answers(again.cut(1).split(0), model.cut(2), X)
+
+
+def test_what_was_merged_by_hand_is_split_where_it_is_least_alike(many):
+    model = many(MiniClustering)
+    first, second = model.merge_tree_[0, :2].astype(int).tolist()
+    other = next(k for k in range(K) if k not in (first, second))
+    merged = model.merge([[first, second, other]])
+    assert_same_answers(merged.split(min(first, second, other)), model.merge([[first, second]]), X)
+
+
+def test_a_cluster_without_samples_is_not_split_off():
+    model = fitted(METHODS["default"])
+    model.cluster_sizes_ = np.array([60, 30, 0])
+    model._neighbor_counts = np.array([[0, 0, 550], [0, 1, 100], [1, 1, 250]])
+    assert model.merge([[1, 2]]).merge([[0, 1]]).split(0).cluster_sizes_.tolist() == [60, 30]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "error", "message"),
+    [
+        (1, ValueError, r"cluster=1 was not merged.*Fit with more"),
+        (2, ValueError, "cluster"),
+        (-1, ValueError, "cluster"),
+        (0.0, TypeError, "cluster"),
+        ([0], TypeError, "cluster"),
+    ],
+)
+def test_splits_that_cannot_be(cluster, error, message):
+    model = fitted(METHODS["default"])
+    with pytest.raises(error, match=message):
+        model.merge([[0, 2]]).split(cluster)
+    with pytest.raises(ValueError, match="was not merged"):
+        model.split(0)
+
+
 @pytest.mark.parametrize(
     ("groups", "error", "message"),
     [
@@ -330,6 +387,8 @@ def test_a_model_that_is_not_fitted_has_no_tree(method):
     with pytest.raises(NotFittedError):
         model.merge([[0, 1]])
     with pytest.raises(NotFittedError):
+        model.split(0)
+    with pytest.raises(NotFittedError):
         model.cut_scores(X)
 
 
@@ -346,7 +405,12 @@ def test_callbacks_see_clusters_that_are_not_to_be_merged_yet(method):
     *under_way, ended = seen
     for snapshot in under_way:
         assert snapshot.predict(X).max() > 1
-        for use in (lambda s: s.cut(1), lambda s: s.merge([]), lambda s: s.cut_scores(X)):
+        for use in (
+            lambda s: s.cut(1),
+            lambda s: s.merge([]),
+            lambda s: s.split(0),
+            lambda s: s.cut_scores(X),
+        ):
             with pytest.raises(NotFittedError, match="under way"):
                 use(snapshot)
     np.testing.assert_array_equal(ended.cut(3).labels_, model.cut(3).labels_)
@@ -433,14 +497,16 @@ def test_a_merged_copy_is_exported(tmp_path):
         ("_neighbor_counts", np.array([[0, 1, 5], [0, 1, 5]])),
         ("_neighbor_counts", np.array([[1, 0, 5]])),
         ("_neighbor_counts", np.array([[0, 1, -5]])),
-        ("_output_sizes", np.array([40, 50])),
+        ("_outputs", None),
+        ("_outputs", {"labels_": np.array([0])}),
+        ("_groups", None),
         ("_groups", np.array([], dtype=int)),
     ],
 )
 def test_what_does_not_suit_the_networks_is_not_loaded(name, value, tmp_path):
     merged = fitted(METHODS["default"]).merge([[0, 2]])
     setattr(merged, name, value)
-    with pytest.raises(ValueError, match=f"{name}|labels_|_neighbor_counts"):
+    with pytest.raises(ValueError, match=f"{name}|labels_|_neighbor_counts|_groups"):
         skdeepcluster.save(merged, tmp_path / "model")
 
 
@@ -460,7 +526,7 @@ def test_generated_samples_are_of_outputs_that_have_some():
 
 def test_generated_samples_are_of_each_part_as_often_as_it_has_samples():
     model = fitted(METHODS["generative"])
-    model._output_sizes = np.array([10, 30, 20])
+    model.cluster_sizes_ = np.array([10, 30, 20])
     merged = model.merge([[0, 2]])
     outputs = merged._outputs_of(torch.tensor([0] * 9 + [1] * 2))
     assert torch.bincount(outputs).tolist() == [3, 2, 6]

@@ -519,6 +519,14 @@ def test_what_is_given_for_images_arrives(method, arguments, expected, handed):
     check(method, {"backbone": BACKBONE, **arguments}, IMAGES, expected, handed)
 
 
+def test_more_clusters_are_learned_where_the_number_is_to_be_found(handed):
+    arguments = {"n_clusters": "auto", "calibrate": False}
+    expected = objective("MiniObjective", n_clusters=30)
+    check(MiniClustering, arguments, FEATURES, expected, handed)
+    model = MiniClustering("auto", calibrate=False, random_state=0).fit(FEATURES)
+    assert model.cut_scores_
+
+
 def test_what_has_to_learn_is_not_left_as_it_came(handed):
     with pytest.raises(ValueError, match="has to learn"):
         StableClusterDiscrimination(K, fine_tune=False).fit(IMAGES)
