@@ -650,6 +650,14 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "base/_clusterer.py",
+        "base/test_clusters.py -k 'merger or rings'",
+        [
+            ("not (self._starts_from_mergers or self._sees_images())", "False"),
+            ("numbered_alike(candidates[name], labels, n_clusters)", "candidates['plain']"),
+        ],
+    ),
+    (
+        "base/_clusterer.py",
         "base/test_number_of_clusters.py",
         [
             ("self._n_sized // FEWEST_SAMPLES", "MOST_CLUSTERS"),

@@ -14,9 +14,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdeepcluster import MiniClustering
+from skdeepcluster import MiniClustering, StableClusterDiscrimination
 from skdeepcluster.datasets import ImageFiles
-from skdeepcluster.display import ClusterMapDisplay, ImageGridDisplay, MergeTreeDisplay
+from skdeepcluster.display import (
+    ChoiceDisplay,
+    ClusterMapDisplay,
+    ImageGridDisplay,
+    MergeTreeDisplay,
+)
 from skdeepcluster.report import cluster_report
 from tests.instances import METHODS, brief, fitted
 from tests.samples import IMAGES, X
@@ -362,3 +367,51 @@ def test_there_is_no_tree_of_a_single_cluster_nor_a_cut_into_more(model):
         MergeTreeDisplay.from_estimator(model, names=["one"])
     with pytest.raises(NotFittedError):
         MergeTreeDisplay.from_estimator(MiniClustering(3))
+
+
+SCORES = {5: 0.3, 2: 0.1, 3: 0.4, 4: 0.2}
+
+
+def test_the_best_number_is_marked():
+    display = ChoiceDisplay(SCORES).plot()
+    assert display.line_.get_xdata().tolist() == [2, 3, 4, 5]
+    assert display.line_.get_ydata().tolist() == [0.1, 0.4, 0.2, 0.3]
+    assert (display.mark_.get_xdata(), display.mark_.get_ydata()) == ([3], [0.4])
+    assert [text.get_text() for text in display.ax_.texts] == ["3"]
+    assert display.ax_.get_legend() is None
+    other = ChoiceDisplay({2: 0.5, 3: 0.1}, chosen=3, name="other").plot(display.ax_, c="black")
+    assert other.ax_ is display.ax_
+    assert other.mark_.get_xdata() == [3]
+    assert other.line_.get_color() == other.mark_.get_color() == "black"
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["other"]
+
+
+@METHOD
+def test_scores_of_the_fit_are_drawn_or_of_all_cuts(method):
+    auto = brief(type(METHODS[method]), n_clusters="auto").fit(X)
+    display = ChoiceDisplay.from_estimator(auto)
+    assert display.scores == auto.cut_scores_
+    assert display.chosen == auto.n_clusters_
+    cut = auto.cut(2)
+    assert ChoiceDisplay.from_estimator(cut).chosen == 2
+    assert ChoiceDisplay.from_estimator(auto.cut(1)).mark_.get_xdata() == [auto.n_clusters_]
+    model = fitted(METHODS[method])
+    assert ChoiceDisplay.from_estimator(model, X).scores == model.cut_scores(X)
+    with pytest.raises(ValueError, match=r"one number of clusters.*X=.*n_clusters='auto'"):
+        ChoiceDisplay.from_estimator(model)
+
+
+def test_scores_of_several_heads_are_drawn():
+    model = StableClusterDiscrimination([2, 3, 4], random_state=0, max_epochs=1).fit(X)
+    display = ChoiceDisplay.from_estimator(model.choose(4))
+    assert display.scores == model.head_scores_
+    assert display.chosen == 4
+
+
+def test_choices_that_cannot_be_drawn():
+    with pytest.raises(ValueError, match="no number of clusters"):
+        ChoiceDisplay({}).plot()
+    with pytest.raises(ValueError, match=r"chosen=7 has no score; there are \[5, 2, 3, 4\]"):
+        ChoiceDisplay(SCORES, chosen=7).plot()
+    with pytest.raises(NotFittedError):
+        ChoiceDisplay.from_estimator(MiniClustering(3))

@@ -23,7 +23,11 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
 from skdeepcluster import MiniClustering
-from skdeepcluster.display import ImageGridDisplay, MergeTreeDisplay
+from skdeepcluster.display import (
+    ChoiceDisplay,
+    ImageGridDisplay,
+    MergeTreeDisplay,
+)
 
 digits = load_digits()
 X, y = digits.data, digits.target
@@ -42,18 +46,17 @@ plt.show()
 # curve is nearly level over a wide range, so it is a hint and no more. Below it, what labels say:
 # how close each cut is to the digits.
 
-numbers = list(scores)
-truth = [adjusted_rand_score(y, model.cut(n).labels_) for n in numbers]
+truth = {
+    number: adjusted_rand_score(y, model.cut(number).labels_)
+    for number in scores
+}
 figure, axes = plt.subplots(
-    2, 1, figsize=(5.5, 4.5), sharex=True, layout="constrained"
+    2, 1, figsize=(5.5, 4.8), sharex=True, layout="constrained"
 )
-for axis, values, name in zip(
-    axes, (list(scores.values()), truth), ("cut_scores", "ARI"), strict=True
-):
-    axis.plot(numbers, values, color="tab:blue")
-    axis.plot(best, values[numbers.index(best)], "o", color="tab:orange")
-    axis.set(ylabel=name)
-axes[1].set_xlabel("number of clusters of the cut")
+ChoiceDisplay(scores).plot(ax=axes[0])
+ChoiceDisplay(truth, chosen=best).plot(ax=axes[1])
+axes[0].set(xlabel="", ylabel="cut_scores")
+axes[1].set(ylabel="ARI")
 figure.suptitle("Scores of the cuts, and how close they are to the digits")
 plt.show()
 

@@ -39,6 +39,7 @@ from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._start import (
     Ground,
     choose_partition,
+    finer_merger,
     ground_of,
     plain_partition,
     teach_encoder,
@@ -91,6 +92,10 @@ DOMINANT_SHARE = 0.9
 # How many clusters are learned for n_clusters="auto" to choose from, and for how many samples one.
 MOST_CLUSTERS = 30
 FEWEST_SAMPLES = 4
+# Of how many parts at least a cluster is merged where features are divided without training.
+PARTS_MERGED = 2
+# What the partitions are called that can take the place of one that was trained.
+TOLD = {"plain": "k-means on the features", "fine": "a merger of small clusters of the features"}
 
 
 class DeepClusterer(MergingEstimator):
@@ -129,6 +134,8 @@ class DeepClusterer(MergingEstimator):
         "_merged_confidence": float,
     }
 
+    # Whether clusters start from the best of several partitions, mergers among them.
+    _starts_from_mergers: ClassVar[bool] = False
     # Whether the encoder may stop learning once it was pretrained.
     _stops_learning: ClassVar[bool] = False
     # What pretraining="auto" stands for.
@@ -597,25 +604,39 @@ class DeepClusterer(MergingEstimator):
         source: Source,
         trainer: Trainer,
     ) -> Tensor | None:
-        """Return k-means on the features, where ``labels`` are no better; the encoder learns it.
+        """Return a partition of the features where ``labels`` are no better; the encoder learns it.
 
         Neither pretraining nor heads are to lose what is there without them.
         """
         n_clusters = self._most_clusters()
-        plain = self._plain_labels(ground.features, trainer)
+        candidates = self._without_training(ground, trainer)
+        labels = labels.to(ground.features.device)
+        candidates["trained"] = labels
         embedding = self._embed(objective, source, ground.rows)
-        candidates = {"trained": labels.to(plain.device), "plain": plain}
         name = choose_partition(candidates, ground.features, embedding, ground.graph, n_clusters)
-        same = torch.equal(*candidates.values())
-        if trainer.agreed(torch.tensor(name == "trained" or same)):
+        names = list(candidates)
+        name = names[int(trainer.agreed(torch.tensor(names.index(name))))]
+        if torch.equal(candidates[name], labels):
             return None
-        plain = numbered_alike(plain, candidates["trained"], n_clusters)
+        found = numbered_alike(candidates[name], labels, n_clusters)
         encoder = objective.model.embedding
-        learned = teach_encoder(encoder, ground.inputs, plain, n_clusters, trainer)
+        learned = teach_encoder(encoder, ground.inputs, found, n_clusters, trainer)
         if not learned:
             return None
-        trainer.say("k-means on the features is kept: training has come to nothing better")
-        return plain
+        trainer.say(f"{TOLD[name]} is kept: training has come to nothing better")
+        return found
+
+    def _without_training(self, ground: Ground, trainer: Trainer) -> dict[str, Tensor]:
+        """Return partitions of the features: k-means, and a merger where none was tried before."""
+        n_clusters = self._most_clusters()
+        candidates = {"plain": self._plain_labels(ground.features, trainer)}
+        if not (self._starts_from_mergers or self._sees_images()):
+            generator = trainer.generator("merger")
+            found = finer_merger(
+                ground.features, PARTS_MERGED * n_clusters, ground.graph, n_clusters, generator
+            )
+            candidates |= {name: trainer.agreed(labels) for name, labels in found.items()}
+        return candidates
 
     def _embed(self, objective: Any, source: Source, rows: Tensor) -> Tensor:
         """Return the embedding of some samples, on the device."""

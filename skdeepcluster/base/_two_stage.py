@@ -43,6 +43,7 @@ class TwoStageClusterer(DeepClusterer):
     ``start(embedding, labels, mini_labels, generator)`` and ``parameter_groups(learning_rate)``.
     """
 
+    _starts_from_mergers = True
     _feature_training: ClassVar[Recipe]
     _image_training: ClassVar[Recipe]
     _head_fit: ClassVar[Recipe]

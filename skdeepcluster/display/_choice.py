@@ -119,7 +119,7 @@ class ChoiceDisplay:
             color=self.line_.get_color(),
         )
         self.ax_.set(xlabel="Number of clusters", ylabel="Score (higher is better)")
-        self.ax_.margins(y=0.14)  # the number of the highest is written above it
+        self.ax_.margins(y=0.2)  # the number of the highest is written above it
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
         self.ax_.spines[["top", "right"]].set_visible(False)
         if self.name is not None:

@@ -93,7 +93,8 @@ class StableClusterDiscrimination(DeepClusterer):
         directions, as in the paper. "kmeans" is k-means, "merged" merges small clusters by average
         linkage. "auto" starts three heads on feature arrays, from k-means and from mergers by
         centres and by neighbours, and keeps the best in the end, or k-means on the features as
-        they came, if none is better; on images it is "random".
+        they came or a merger of small clusters of them, if none is better; on images it is
+        "random".
     constraint : {"size", "entropy"} or None, default="size"
         What keeps clusters alive. "size" makes clusters more attractive while they are smaller than
         `lower_bound` allows; "entropy" makes large clusters less attractive, all the time.
@@ -191,9 +192,9 @@ class StableClusterDiscrimination(DeepClusterer):
         its clusters, in the features as they came (of images, in the embedding), times the share
         of clusters that have samples. No labels are needed for it.
     selected_stage_ : {"clustering", "refinement", "features", "fine-tuning"}
-        The stage whose result was kept; "features" is k-means on them (of images on their pixels),
-        where none came to anything better. "fine-tuning" is all of it on a backbone that
-        arrived trained and was fine-tuned.
+        The stage whose result was kept; "features" is k-means on them (of images on their pixels)
+        or a merger of small clusters, where none came to anything better. "fine-tuning" is all of
+        it on a backbone that arrived trained and was fine-tuned.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
@@ -552,7 +553,7 @@ class StableClusterDiscrimination(DeepClusterer):
         views: PairedViews,
         trainer: Trainer,
     ) -> None:
-        """Start the heads anew from k-means on the features, if the best has come to no better.
+        """Start the heads anew from a partition of the features, if the best is no better.
 
         Of several numbers of clusters one encoder could not learn all partitions.
         """
@@ -565,19 +566,19 @@ class StableClusterDiscrimination(DeepClusterer):
         scores = [judgement.score for judgement in self._judge(objective, source)]
         best = objective.candidates[int(trainer.agreed(torch.tensor(scores)).argmax())]
         labels = most_likely(best.head, self._embed(objective, source, ground.rows))
-        plain = self._protected(labels, ground, objective, source, trainer)
-        if plain is None:
+        found = self._protected(labels, ground, objective, source, trainer)
+        if found is None:
             return
         self.selected_stage_ = "features"
         generator = trainer.generator("going back")
         embedding = self._embed(objective, source, ground.rows)
         objective.remember_samples(len(ground.rows))  # which may be fewer than were trained on
         for head in objective.candidates:
-            head.start_from(embedding, plain)
-            if teach_head(head.head, embedding, plain, HEAD_FIT, trainer):
+            head.start_from(embedding, found)
+            if teach_head(head.head, embedding, found, HEAD_FIT, trainer):
                 continue
             # Cosines over a fixed temperature cannot say it yet: the encoder learns it with them.
-            teach_together(objective.model.embedding, head.head, ground.inputs, plain, trainer)
+            teach_together(objective.model.embedding, head.head, ground.inputs, found, trainer)
             embedding = self._embed(objective, source, ground.rows)
         for head in objective.heads[objective.n_candidates :]:
             fine = kmeans(embedding, head.n_clusters, generator=generator, n_init=1)

@@ -425,17 +425,17 @@ class ProximityDeepClustering(DeepClusterer):
         yield
 
     def _go_back(self, objective: ProximityObjective, source: Source, trainer: Trainer) -> None:
-        """Divide the samples as k-means on the features does, if their codes come to no better."""
+        """Divide the samples without regard to their codes, if these come to no better."""
         if not self._may_go_back(trainer):
             return
         rows = self._trained_rows(source, trainer)
         ground = ground_of(source, objective.model.prepare, rows)
         labels = most_likely(objective.head, self._embed(objective, source, ground.rows))
-        plain = self._protected(labels, ground, objective, source, trainer)
-        if plain is None:
+        found = self._protected(labels, ground, objective, source, trainer)
+        if found is None:
             return
         codes = self._embed(objective, source, ground.rows)
-        centers, _ = cluster_means(codes, plain, self._most_clusters())
+        centers, _ = cluster_means(codes, found, self._most_clusters())
         n_regions = min(len(objective.regions), len(codes))
         generator = trainer.generator("going back")
         regions = kmeans(codes, n_regions, generator=generator, n_init=1)

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
-from sklearn.datasets import load_digits, make_blobs
+from sklearn.datasets import load_digits, make_blobs, make_circles
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from skdeepcluster import CalibratedDeepClustering, MiniClustering, ProximityDeepClustering
+from skdeepcluster import (
+    CalibratedDeepClustering,
+    MiniClustering,
+    ProximityDeepClustering,
+    StableClusterDiscrimination,
+)
 from skdeepcluster.pretraining import SimCLR
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, brief
 from tests.samples import X, Y
@@ -88,6 +93,38 @@ def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, siz
     model = method.set_params(n_clusters=len(sizes), random_state=1).fit(data)
     (expected,) = kept
     assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
+
+
+@pytest.mark.parametrize("estimator", [StableClusterDiscrimination, ProximityDeepClustering])
+def test_so_does_one_that_goes_back_to_a_merger(estimator, monkeypatch, capsys):
+    """Methods that have not started from one: of rings no other partition is right."""
+    data, y = rings()
+    kept = []
+
+    def merger(candidates, *_):
+        assert set(candidates) == {"plain", "fine", "trained"}
+        kept.append(candidates["fine"])
+        return "fine"
+
+    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", merger)
+    model = estimator(2, random_state=0, max_epochs=1, verbose=1).fit(data)
+    (expected,) = kept
+    assert adjusted_rand_score(expected.cpu(), model.labels_) > 0.99
+    assert adjusted_rand_score(y, model.labels_) > 0.99
+    assert "a merger of small clusters of the features is kept" in capsys.readouterr().out
+
+
+def rings():
+    return make_circles(500, factor=0.4, noise=0.05, random_state=0)
+
+
+@pytest.mark.parametrize("estimator", CLUSTERERS)
+def test_rings_are_found(estimator):
+    data, y = rings()
+    assert adjusted_rand_score(y, KMeans(2, n_init=10, random_state=0).fit_predict(data)) < 0.1
+    model = estimator(2, random_state=0).fit(data)
+    assert adjusted_rand_score(y, model.labels_) > 0.99
+    np.testing.assert_array_equal(model.predict(data), model.labels_)
 
 
 @pytest.mark.parametrize("n_judged", [2**15, pytest.param(100, marks=pytest.mark.slow)])
