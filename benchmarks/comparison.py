@@ -7,7 +7,8 @@ like sentence embeddings (20 topics in 7 fields, 50 to 500 rows each, 384 dimens
 the gallery's example on embeddings); and plain, compact blobs. Nothing is set but the number of
 clusters, which HDBSCAN and "auto" find by themselves; labels are read only to score. HDBSCAN leaves
 rows out: "labelled" is the share that has a label, and ARI counts the rest as one more cluster. All
-but the digits are drawn anew for each seed. Prints medians, appends a JSON record per run to ``--output``.
+but the digits are drawn anew for each seed. Prints medians, appends a JSON record per run to
+``--output``.
 """
 
 import argparse
