@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,42 +16,29 @@ from torch import Tensor, nn
 
 from skdeepcluster._warnings import warn
 from skdeepcluster.base._building import (
-    GRAPH_ROWS,
-    MakeProjector,
     PairedViews,
-    Views,
     build_networks,
     build_views,
-    frozen_backbone,
     load_earlier,
 )
+from skdeepcluster.base._encoder_origin import EncodingEstimator
 from skdeepcluster.base._estimator import DeepEstimator
-from skdeepcluster.base._inference import embed_and_label, embed_once, prepared_rows, vote
+from skdeepcluster.base._inference import embed_and_label, prepared_rows, vote
 from skdeepcluster.base._loaded import check_answer, check_familiar
 from skdeepcluster.base._merging import (
     SCORED_ROWS,
-    MergingEstimator,
     n_asked,
     neighbor_counts,
 )
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
-from skdeepcluster.base._start import (
-    Ground,
-    choose_partition,
-    finer_merger,
-    ground_of,
-    plain_partition,
-    teach_encoder,
-)
-from skdeepcluster.base._tuning import Round, second_round
+from skdeepcluster.base._tuning import Round
 from skdeepcluster.base._validation import (
     ClusterCount,
     PretrainingName,
     ViewNames,
     one_of,
     unnamed,
-    validate_parameters,
 )
 from skdeepcluster.base._view_choice import compared_rows
 from skdeepcluster.calibration import (
@@ -64,26 +51,18 @@ from skdeepcluster.calibration import (
     n_epochs,
     overruled,
 )
-from skdeepcluster.data import NeighborViews, SelectedSource, Source, open_array
+from skdeepcluster.data import Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import (
     ClusterModel,
-    FrozenBackbone,
     MergedOpinion,
-    is_pretrained,
-    same_backbone,
 )
 from skdeepcluster.numerics import (
-    OwnDraws,
     cluster_means,
-    evenly_spaced,
     label_counts,
-    numbered_alike,
 )
 from skdeepcluster.training import (
-    Countdown,
     Trainer,
-    choose_device,
     intra_op_threads,
 )
 
@@ -92,13 +71,9 @@ DOMINANT_SHARE = 0.9
 # How many clusters are learned for n_clusters="auto" to choose from, and for how many samples one.
 MOST_CLUSTERS = 30
 FEWEST_SAMPLES = 4
-# Of how many parts at least a cluster is merged where features are divided without training.
-PARTS_MERGED = 2
-# What the partitions are called that can take the place of one that was trained.
-TOLD = {"plain": "k-means on the features", "fine": "a merger of small clusters of the features"}
 
 
-class DeepClusterer(MergingEstimator):
+class DeepClusterer(EncodingEstimator):
     """Base of all clusterers: the story of a fit, and the fitted attributes.
 
     A method adds an objective and the few methods marked abstract below.
@@ -134,17 +109,7 @@ class DeepClusterer(MergingEstimator):
         "_merged_confidence": float,
     }
 
-    # Whether clusters start from the best of several partitions, mergers among them.
-    _starts_from_mergers: ClassVar[bool] = False
-    # Whether the encoder may stop learning once it was pretrained.
-    _stops_learning: ClassVar[bool] = False
-    # What pretraining="auto" stands for.
-    _default_pretraining: ClassVar[type[Pretrainer]]
-
     n_clusters: int | str
-    pretraining: str | Pretrainer | None
-    views: Views
-    fine_tune: bool | str
     calibrate: bool
 
     labels_: NDArray[np.int64]
@@ -261,126 +226,6 @@ class DeepClusterer(MergingEstimator):
         views, self.views_ = build_views(source, prepare, n_clusters, generator, self.views)
         return views
 
-    def _frozen_backbone(self, source: Source) -> FrozenBackbone | None:
-        """Return the backbone, if it arrives trained and is not to learn any more."""
-        if self._goes_on():
-            self._check_same_backbone(source)
-            return self._frozen
-        if not self._takes_images():
-            return None
-        learns = isinstance(self.pretraining, Pretrainer) or not self._arrives_trained()
-        if learns and not self.fine_tune and not self._stops_learning:
-            raise ValueError(
-                f"fine_tune=False asks for a backbone that is used as it came, but backbone="
-                f"{self.backbone!r} with pretrained={self.pretrained!r} and pretraining="
-                f"{self.pretraining!r} has to learn. Give it trained weights and no pretraining, "
-                "or leave fine_tune='auto'."
-            )
-        if learns:
-            return None
-        with OwnDraws(0):  # of weights that those that were learned replace
-            backbone = self._backbone_in_use(source.device)
-            frozen = frozen_backbone(source, backbone, self.pretrained)
-        may_learn = bool(frozen.teachable) and self._may_fine_tune()
-        if self.fine_tune and self.fine_tune != "auto" and not may_learn:
-            raise ValueError(
-                "fine_tune=True asks for a backbone that learns, but no parameter of this one has "
-                "requires_grad. Give it one that has, or leave fine_tune='auto'."
-            )
-        if self.views not in ("auto", ["neighbor"]) and not may_learn:
-            raise ValueError(
-                f"views={self.views!r} are made while a backbone learns, but this one arrives "
-                "trained and is used as it came. Set fine_tune=True, or leave views='auto'."
-            )
-        return frozen
-
-    def _may_fine_tune(self) -> bool:
-        """Whether a backbone that arrives trained may learn: of "auto", where it costs little."""
-        if self.fine_tune == "auto":
-            return choose_device(self.device).type != "cpu"
-        return bool(self.fine_tune)
-
-    def _check_same_backbone(self, source: Source) -> None:
-        """Refuse to go on, with features that an earlier fit has learned, from others."""
-        if self._frozen is None:
-            return
-        n_channels = self._frozen.n_channels
-        suits = self._takes_images() and source.sample_shape[0] == n_channels
-        same = self._backbone_name(source.device) == self.backbone_name_
-        if not (suits and same):
-            raise ValueError(
-                "warm_start=True goes on from the networks of the last fit, which learned the "
-                f"features of {self.backbone_name_} for images of {n_channels} channels. They do "
-                "not suit this X or these parameters. Set warm_start=False."
-            )
-
-    def _arrives_trained(self) -> bool:
-        """Whether the backbone was trained before the fit."""
-        return is_pretrained(self.backbone, self.pretrained)
-
-    def _is_said_to_arrive_trained(self) -> bool:
-        """Whether it was, where a module may be one to train: the user can say that it is none."""
-        said = bool(self.pretrained) or self.fine_tune != "auto"
-        is_module = isinstance(self.backbone, nn.Module)
-        return is_pretrained(self.backbone, self.pretrained) and (said or not is_module)
-
-    def _embedded_once(
-        self, frozen: FrozenBackbone, source: Source, trainer: Trainer, n_threads: int
-    ) -> Source:
-        """Return what the frozen backbone makes of the samples, as a source of its own."""
-        countdown = Countdown("embedding", len(source), trainer.say)
-        with intra_op_threads(n_threads):
-            embedded = embed_once(source, frozen, countdown)
-        features = trainer.agreed(torch.from_numpy(embedded))
-        return open_array(features.cpu().numpy(), source.device)
-
-    def _tunes(self) -> bool:
-        """Whether a backbone that arrived trained is to be fine-tuned in this fit."""
-        if self._frozen is None or self._goes_on():
-            return False
-        return bool(self._frozen.teachable) and self._may_fine_tune()
-
-    def _fine_tuned(
-        self,
-        first: Round,
-        images: Source,
-        before: dict[str, Any],
-        trainer: Trainer,
-        report: CallbackReport,
-        n_threads: int,
-    ) -> Any:
-        """Fine-tune the backbone, cluster anew, and return what is better separated.
-
-        ``before`` is all that this estimator was before it learned clusters: from there it sets out
-        once more, and what the first round has made of it is put back where that was no worse.
-        """
-        better = None
-        try:
-            if not trainer.interrupted:
-                self._become(before)
-                better = second_round(self, first, images, trainer, report, n_threads)
-        except (DivergenceError, MemoryError) as error:
-            warn(
-                f"The backbone is used as it came, for fine-tuning it has failed: {error}",
-                ConvergenceWarning,
-            )
-        finally:
-            if better is None:
-                self._become({"selected_stage_": "clustering", **first.attributes})
-        return first.objective if better is None else better
-
-    def _become(self, state: dict[str, Any]) -> None:
-        """Set all attributes, and no others."""
-        self.__dict__.clear()
-        self.__dict__.update(state)
-
-    def _labels_to_judge(
-        self, state: Mapping[str, Any], first: Mapping[str, Any]
-    ) -> NDArray[np.int64]:
-        """Return the labels of a state that are to be compared with those of the first."""
-        labels: NDArray[np.int64] = state["labels_"]
-        return labels
-
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
         return self._most_clusters()
@@ -410,43 +255,6 @@ class DeepClusterer(MergingEstimator):
 
     def _goes_on(self) -> bool:
         return self.warm_start and hasattr(self, "_objective")
-
-    def _pretrainer(self) -> Pretrainer | None:
-        """Return what pretrains the encoder, if anything does."""
-        if self.pretraining is None or isinstance(self.pretraining, Pretrainer):
-            return self.pretraining
-        # A backbone that arrives trained is the result of a longer pretraining than ours.
-        if self._sees_images() and is_pretrained(self.backbone, self.pretrained):
-            return None
-        return self._default_pretraining()
-
-    def _check_pretrainer(self, pretrainer: Pretrainer) -> None:
-        """Refuse what would be ignored: the network is the clusterer's, the method the other's."""
-        validate_parameters(pretrainer)
-        if pretrainer.backbone != "auto" and not same_backbone(pretrainer.backbone, self.backbone):
-            raise ValueError(
-                f"pretraining has backbone={pretrainer.backbone!r}, but pretrains this "
-                f"{type(self).__name__}'s, backbone={self.backbone!r}. Set it there."
-            )
-        if pretrainer.pretrained and pretrainer.pretrained != self.pretrained:
-            raise ValueError(
-                f"pretraining has pretrained={pretrainer.pretrained!r}, but pretrains this "
-                f"{type(self).__name__}'s backbone, pretrained={self.pretrained!r}. Set it there."
-            )
-        if pretrainer.views not in ("auto", self.views):
-            raise ValueError(
-                f"pretraining has views={pretrainer.views!r}, but sees this "
-                f"{type(self).__name__}'s, views={self.views!r}. Set them there."
-            )
-
-    def _projector(self) -> MakeProjector | None:
-        """Return what makes a projector, if anything teaches it before clusters depend on it."""
-        pretrainer = self._pretrainer()
-        if pretrainer is None:
-            return None
-        # Nothing teaches a layer on a backbone that arrives trained and goes straight to the heads.
-        untaught = pretrainer.max_epochs == 0 and self._sees_images() and self._arrives_trained()
-        return None if untaught else pretrainer._make_projector
 
     def _make_networks(self, model: ClusterModel) -> nn.Module:
         return self._make_objective(model)
@@ -567,81 +375,6 @@ class DeepClusterer(MergingEstimator):
             groups = torch.from_numpy(self._best_cut()).to(labels.device)
             merged = MergedOpinion(self._confidence, groups)
             self._merged_confidence = mean_confidence(merged, views, groups[labels])
-
-    def _teaches(self) -> bool:
-        """Whether the encoder is ours to train: not if it was given as it is to be used."""
-        return self._projector() is not None
-
-    def _plain_labels(self, features: Tensor, trainer: Trainer) -> Tensor:
-        """Return k-means on the features that are trained on, as the first process has it."""
-        n_clusters, generator = self._most_clusters(), trainer.generator("plain")
-        return trainer.once(
-            "plain", lambda: trainer.agreed(plain_partition(features, n_clusters, generator))
-        )
-
-    def _may_go_back(self, trainer: Trainer) -> bool:
-        """Whether the encoder may be taught what is there without it."""
-        return self._teaches() and not self._goes_on() and not trainer.interrupted
-
-    def _ground(self, views: PairedViews, objective: Any, source: Source) -> Ground | None:
-        """Return what partitions are judged by: of images their pixels, where these are views.
-
-        Pixels of photographs are no measure.
-        """
-        prepare = objective.model.prepare
-        if isinstance(views, NeighborViews):
-            features = prepared_rows(prepare, source, views.rows)
-            return Ground(views.rows, features, features, views.graph)
-        if views.neighbors is None:
-            return None
-        return ground_of(source, prepare, evenly_spaced(len(source), GRAPH_ROWS))
-
-    def _protected(
-        self,
-        labels: Tensor,
-        ground: Ground,
-        objective: Any,
-        source: Source,
-        trainer: Trainer,
-    ) -> Tensor | None:
-        """Return a partition of the features where ``labels`` are no better; the encoder learns it.
-
-        Neither pretraining nor heads are to lose what is there without them.
-        """
-        n_clusters = self._most_clusters()
-        candidates = self._without_training(ground, trainer)
-        labels = labels.to(ground.features.device)
-        candidates["trained"] = labels
-        embedding = self._embed(objective, source, ground.rows)
-        name = choose_partition(candidates, ground.features, embedding, ground.graph, n_clusters)
-        names = list(candidates)
-        name = names[int(trainer.agreed(torch.tensor(names.index(name))))]
-        if torch.equal(candidates[name], labels):
-            return None
-        found = numbered_alike(candidates[name], labels, n_clusters)
-        encoder = objective.model.embedding
-        learned = teach_encoder(encoder, ground.inputs, found, n_clusters, trainer)
-        if not learned:
-            return None
-        trainer.say(f"{TOLD[name]} is kept: training has come to nothing better")
-        return found
-
-    def _without_training(self, ground: Ground, trainer: Trainer) -> dict[str, Tensor]:
-        """Return partitions of the features: k-means, and a merger where none was tried before."""
-        n_clusters = self._most_clusters()
-        candidates = {"plain": self._plain_labels(ground.features, trainer)}
-        if not (self._starts_from_mergers or self._sees_images()):
-            generator = trainer.generator("merger")
-            found = finer_merger(
-                ground.features, PARTS_MERGED * n_clusters, ground.graph, n_clusters, generator
-            )
-            candidates |= {name: trainer.agreed(labels) for name, labels in found.items()}
-        return candidates
-
-    def _embed(self, objective: Any, source: Source, rows: Tensor) -> Tensor:
-        """Return the embedding of some samples, on the device."""
-        embedding, _ = embed_and_label(objective.model, SelectedSource(source, rows))
-        return embedding.to(source.device)
 
     def _conclude(self, trainer: Trainer) -> None:
         """Leave the best number of clusters, if it was to be found; say what is strange."""

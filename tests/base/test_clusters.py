@@ -89,7 +89,7 @@ def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, siz
         kept.append(candidates["plain"])
         return "plain"
 
-    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", plain)
+    monkeypatch.setattr("skdeepcluster.base._protection.choose_partition", plain)
     model = method.set_params(n_clusters=len(sizes), random_state=1).fit(data)
     (expected,) = kept
     assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
@@ -106,7 +106,7 @@ def test_so_does_one_that_goes_back_to_a_merger(estimator, monkeypatch, capsys):
         kept.append(candidates["fine"])
         return "fine"
 
-    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", merger)
+    monkeypatch.setattr("skdeepcluster.base._protection.choose_partition", merger)
     model = estimator(2, random_state=0, max_epochs=1, verbose=1).fit(data)
     (expected,) = kept
     assert adjusted_rand_score(expected.cpu(), model.labels_) > 0.99
@@ -133,7 +133,7 @@ def test_rings_are_found(estimator):
     [method for method in CLUSTERERS if method is not ProximityDeepClustering],
 )
 def test_so_does_one_on_images(method, n_judged, monkeypatch):
-    monkeypatch.setattr("skdeepcluster.base._clusterer.GRAPH_ROWS", n_judged)
+    monkeypatch.setattr("skdeepcluster.base._protection.GRAPH_ROWS", n_judged)
     pixels, _ = load_digits(n_class=3, return_X_y=True)
     images = (pixels[:150] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     kept = []
@@ -142,7 +142,7 @@ def test_so_does_one_on_images(method, n_judged, monkeypatch):
         kept.append(candidates["plain"])
         return "plain"
 
-    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", plain)
+    monkeypatch.setattr("skdeepcluster.base._protection.choose_partition", plain)
     model = brief(method, 3, pretraining=SimCLR(max_epochs=3)).fit(images)
     (expected,) = kept
     if n_judged < len(images):  # the others follow them
@@ -161,7 +161,7 @@ def test_pixels_of_photographs_are_no_measure(monkeypatch):
     def refuse(*_):
         raise AssertionError("partitions were judged")
 
-    monkeypatch.setattr("skdeepcluster.base._clusterer.choose_partition", refuse)
+    monkeypatch.setattr("skdeepcluster.base._protection.choose_partition", refuse)
     images = np.random.default_rng(0).random((30, 1, 8, 8), dtype=np.float32)
     for views in (["crop", "mirror"], ["neighbor"]):
         model = MiniClustering(2, views=views, pretraining=SimCLR(max_epochs=1), max_epochs=1)
@@ -216,7 +216,7 @@ def test_an_encoder_learns_a_start_that_its_embedding_contradicts(
         lambda X, *_: {name: labels.to(X.device) for name, labels in partitions.items()},
     )
     monkeypatch.setattr(f"{base}._two_stage.choose_partition", choose)
-    monkeypatch.setattr(f"{base}._clusterer.choose_partition", lambda *_: "trained")
+    monkeypatch.setattr(f"{base}._protection.choose_partition", lambda *_: "trained")
     model = estimator(3, max_epochs=0, calibrate=False, random_state=0).fit(data)
     assert margins == [1.0]
     assert bool(model._model.embedding.taught) == contradicted

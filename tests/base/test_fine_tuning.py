@@ -15,7 +15,7 @@ from torch import nn
 
 import skdeepcluster
 from skdeepcluster import ProximityDeepClustering
-from skdeepcluster.base import _clusterer, _tuning
+from skdeepcluster.base import _clusterer, _protection, _tuning
 from skdeepcluster.exceptions import DivergenceError
 from tests.callback_helpers import InterruptIn, KillAfter, Killed, ctrl_c_is_heard
 from tests.instances import LOST_CLUSTERS, METHODS
@@ -91,7 +91,7 @@ def test_what_does_not_is_taken_back(method, judged):
 
 def test_a_fit_that_goes_back_to_kmeans_is_taken_back_whole(judged, monkeypatch):
     judged(False)
-    monkeypatch.setattr(_clusterer, "choose_partition", lambda *_: "plain")
+    monkeypatch.setattr(_protection, "choose_partition", lambda *_: "plain")
     for method in METHODS.values():
         model = tuning(method, n_clusters=4).fit(IMAGES)
         expected = tuning(method, n_clusters=4, fine_tune=False).fit(IMAGES)

@@ -18,7 +18,7 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.base import _clusterer, _two_stage
+from skdeepcluster.base import _clusterer, _encoder_origin, _protection, _two_stage
 from skdeepcluster.estimators import _discrimination, _generative
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.objectives import (
@@ -478,9 +478,9 @@ def handed(monkeypatch):
     listen(ProximityObjective, "refresh", "refresh")
     listen(_generative, "build_denoiser", "build_denoiser")
     listen(_clusterer, "build_views", "build_views")
-    listen(_clusterer, "frozen_backbone", "frozen_backbone")
+    listen(_encoder_origin, "frozen_backbone", "frozen_backbone")
     listen(_two_stage, "choose_partition", "choose_partition")
-    listen(_clusterer, "choose_partition", "protected")  # from ending below k-means
+    listen(_protection, "choose_partition", "protected")  # from ending below k-means
     for module in (_two_stage, _discrimination):
         listen(module, "candidate_partitions", "candidate_partitions")
     monkeypatch.setattr(Trainer, "run", run)
