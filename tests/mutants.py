@@ -764,10 +764,10 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "base/_clusterer.py",
         "base/test_outliers.py",
         [
-            ("seen = embedding[rows].to(source.device)", "seen = rows[:, None].float()"),
+            ("agreed(embedding[rows].to(source.device))", "agreed(rows[:, None].float())"),
             (
-                "seen = prepared_rows(self._model.prepare, source, rows)",
-                "seen = embedding[rows].to(source.device)",
+                "agreed(prepared_rows(self._model.prepare, source, rows))",
+                "agreed(embedding[rows].to(source.device))",
             ),
         ],
     ),

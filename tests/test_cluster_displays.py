@@ -408,6 +408,29 @@ def test_scores_of_several_heads_are_drawn():
     assert display.chosen == 4
 
 
+def test_pipelines_that_end_in_a_clusterer_are_drawn():
+    pipeline = make_pipeline(StandardScaler(), brief(MiniClustering, n_clusters="auto")).fit(X)
+    last, seen = pipeline[-1], pipeline[:-1].transform(X)
+    assert ChoiceDisplay.from_estimator(pipeline).scores == last.cut_scores_
+    assert ChoiceDisplay.from_estimator(pipeline, X).scores == last.cut_scores(seen)
+    tree = MergeTreeDisplay.from_estimator(pipeline, n_clusters=2).tree
+    np.testing.assert_array_equal(tree, last.merge_tree_)
+    grid = ImageGridDisplay.from_estimator(pipeline, X, images=PICTURES)
+    assert grid.report.records == cluster_report(last, seen, n_representatives=8).records
+    alone = make_pipeline(brief(MiniClustering)).fit(X)
+    assert cluster_report(alone, X).records == cluster_report(alone[-1], X).records
+    with pytest.raises(NotFittedError):
+        MergeTreeDisplay.from_estimator(make_pipeline(StandardScaler(), MiniClustering(3)))
+
+
+def test_a_table_is_no_pictures(model):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="images must have shape"):
+        ImageGridDisplay.from_estimator(model, pandas.DataFrame(X).to_numpy())
+    with pytest.raises(ValueError, match="images must have shape"):
+        ImageGridDisplay.from_estimator(model, X, images=pandas.DataFrame(X))
+
+
 def test_choices_that_cannot_be_drawn():
     with pytest.raises(ValueError, match="no number of clusters"):
         ChoiceDisplay({}).plot()

@@ -38,6 +38,7 @@ BESIDE = {
     "skdeepcluster.calibration.overruled",
     "skdeepcluster.calibration.vote_loss",
     "skdeepcluster.datasets.IMAGE_EXTENSIONS",
+    "skdeepcluster.report.last_step",
     "skdeepcluster.report.members_of",
     "skdeepcluster.report.nearest_to_mean",
 }

@@ -57,14 +57,8 @@ from skdeepcluster.networks import (
     ClusterModel,
     MergedOpinion,
 )
-from skdeepcluster.numerics import (
-    cluster_means,
-    label_counts,
-)
-from skdeepcluster.training import (
-    Trainer,
-    intra_op_threads,
-)
+from skdeepcluster.numerics import cluster_means, evenly_spaced, label_counts
+from skdeepcluster.training import Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
 DOMINANT_SHARE = 0.9
@@ -81,7 +75,7 @@ class DeepClusterer(EncodingEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **DeepEstimator._parameter_constraints,
-        "n_clusters": [ClusterCount(), one_of("auto")],
+        "n_clusters": [ClusterCount()],
         "pretraining": [PretrainingName(), unnamed(Pretrainer), None],
         "views": [ViewNames()],
         "fine_tune": [one_of("auto"), "boolean"],
@@ -331,14 +325,16 @@ class DeepClusterer(EncodingEstimator):
 
     def _describe(self, embedding: Tensor, source: Source, trainer: Trainer) -> None:
         """Keep what tells which clusters lie side by side, and what is like no sample."""
+
+        def described(rows: Tensor) -> Tensor:
+            if self._sees_images():
+                return trainer.agreed(embedding[rows].to(source.device))
+            return trainer.agreed(prepared_rows(self._model.prepare, source, rows))
+
         generator, n_clusters = trainer.generator("familiar"), self._n_clusters()
         n_asked_rows = n_asked(n_clusters)
         rows = torch.randperm(len(source), generator=generator)[: max(FAMILIAR_ROWS, n_asked_rows)]
-        if self._sees_images():
-            seen = embedding[rows].to(source.device)
-        else:
-            seen = prepared_rows(self._model.prepare, source, rows)
-        seen = trainer.agreed(seen)
+        seen = described(rows)
         familiar = learn_familiar(seen[:FAMILIAR_ROWS], self._most_clusters(), generator)
         self._familiar_means, self._familiar_distances = familiar
         labels = torch.from_numpy(self.labels_)[rows].to(seen.device)
@@ -346,8 +342,10 @@ class DeepClusterer(EncodingEstimator):
         sizes = torch.from_numpy(self.cluster_sizes_).to(seen.device)
         self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], sizes).numpy()
         if self._seeks_number():
-            scored = slice(SCORED_ROWS)
-            self.cut_scores_ = self._scores_of_cuts(seen[scored].cpu(), labels[scored].cpu())
+            rows = evenly_spaced(len(source), SCORED_ROWS)  # as cut_scores
+            self.cut_scores_ = self._scores_of_cuts(
+                described(rows).cpu(), torch.from_numpy(self.labels_)[rows]
+            )
 
     def _calibrate(
         self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import pairwise_distances, silhouette_score
 from sklearn.utils import check_scalar
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -50,6 +51,9 @@ class MergingEstimator(PredictingEstimator):
     ``_groups`` says, or one to one where that is None.
     """
 
+    # scikit-learn asks every `split` for the metadata of a splitter, which this is none of.
+    __metadata_request__split: ClassVar[dict[str, str]] = {"cluster": UNUSED}
+
     _groups: NDArray[np.int64] | None = None
     # If so, KNOWN of the outputs.
     _outputs: dict[str, Any] | None = None
@@ -69,6 +73,10 @@ class MergingEstimator(PredictingEstimator):
     @property
     def n_clusters_(self) -> int:
         """The number of clusters."""
+        if not hasattr(self, "cluster_sizes_"):
+            raise AttributeError(
+                f"This {type(self).__name__} has no n_clusters_ before it is fitted."
+            )
         return len(self.cluster_sizes_)
 
     @property
@@ -101,12 +109,14 @@ class MergingEstimator(PredictingEstimator):
     def cut(self, n_clusters: int) -> Self:
         """Return a fitted copy with fewer clusters, merged in the order of ``merge_tree_``.
 
-        Nothing is trained, and no samples are needed.
+        Nothing is trained, and no samples are needed. After a merger, be it by
+        ``n_clusters="auto"``, there can also be more clusters than now: then the cut is made as if
+        none had been merged before.
 
         Parameters
         ----------
         n_clusters : int
-            How many to leave: from 1 to as many as there are.
+            How many to leave: from 1 to as many as the fit has learned.
 
         Returns
         -------
@@ -116,19 +126,22 @@ class MergingEstimator(PredictingEstimator):
         Raises
         ------
         ValueError
-            If there are fewer clusters than that: a cluster cannot be divided without a new fit.
+            If the fit has learned fewer: to divide them takes a new fit.
         TypeError
             If it is no integer.
         """
         tree = self.merge_tree_
         check_scalar(n_clusters, "n_clusters", Integral, min_val=1)
-        n = len(tree) + 1
-        if n_clusters > n:
+        if n_clusters <= self.n_clusters_:
+            return self._with_groups(cut_tree(tree, n_clusters))
+        n_learned = self.n_clusters_ if self._groups is None else len(self._groups)
+        if self._outputs is None or n_clusters > n_learned:
             raise ValueError(
-                f"n_clusters={n_clusters} is more than the {n} clusters that there are, and a cut "
-                "only merges. Fit with more, or split(...) those that were merged."
+                f"n_clusters={n_clusters} is more than the {n_learned} clusters that the fit has "
+                "learned, and a cut only merges. Fit with more."
             )
-        return self._with_groups(cut_tree(tree, n_clusters))
+        learned = _tree(self._outputs, np.arange(n_learned))
+        return self._with_outputs_grouped(cut_tree(learned, n_clusters))
 
     def cut_scores(self, X: Any) -> dict[int, float]:
         r"""Return a score for each number of clusters that :meth:`cut` can leave.
@@ -255,8 +268,7 @@ class MergingEstimator(PredictingEstimator):
         Returns
         -------
         other : object
-            See :meth:`merge`. Clusters are numbered as if what is still merged had been merged in
-            one go.
+            See :meth:`merge`. One half keeps the number, the other comes last.
 
         Raises
         ------
@@ -278,16 +290,18 @@ class MergingEstimator(PredictingEstimator):
         """
         self._known_neighbor_counts()
         check_scalar(cluster, "cluster", Integral, min_val=0, max_val=self.n_clusters_ - 1)
-        if self._groups is None or self._outputs is None or sum(self._groups == cluster) < 2:
+        groups = np.arange(self.n_clusters_) if self._groups is None else self._groups.copy()
+        n_parts = np.bincount(groups)
+        if self._outputs is None or n_parts[cluster] < 2:
             raise ValueError(
                 f"cluster={cluster} was not merged, and what the fit has learned as one cannot be "
-                "divided. Fit with more clusters, and cut(...) the model."
+                f"divided. Those that were merged: {np.flatnonzero(n_parts > 1).tolist()}. To "
+                "divide others fit with more clusters, and cut(...) the model."
             )
-        members = np.flatnonzero(self._groups == cluster)
+        members = np.flatnonzero(groups == cluster)
         halves = cut_tree(_tree(self._outputs, members), 2)
-        groups = self._groups.copy()
         groups[members[halves == 1]] = self.n_clusters_
-        return self._with_outputs_grouped(in_order_of_leaves(groups))
+        return self._with_outputs_grouped(groups)
 
     def _with_groups(self, groups: NDArray[np.int64]) -> Self:
         """Return a copy in which the clusters are groups of those that there are."""
@@ -306,7 +320,7 @@ class MergingEstimator(PredictingEstimator):
         """Make the clusters groups of the outputs of the head."""
         outputs = self._known() if self._outputs is None else self._outputs
         n_groups, sizes = int(groups.max()) + 1, outputs["cluster_sizes_"]
-        if n_groups == len(sizes):
+        if np.array_equal(groups, np.arange(len(sizes))):
             self._groups = self._outputs = None
             self.__dict__.update(outputs)
             return
@@ -339,7 +353,7 @@ class MergingEstimator(PredictingEstimator):
     def expected_accuracy_(self) -> float:
         """Mean confidence in ``labels_``."""
         before = super().expected_accuracy_
-        if self._groups is None:
+        if self._groups is None or self.n_clusters_ == len(self._groups):
             return before
         if not hasattr(self, "_merged_confidence"):
             raise AttributeError(

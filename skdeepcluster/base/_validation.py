@@ -95,16 +95,20 @@ def one_of(*options: str) -> StrOptions:
 
 
 class ClusterCount(Interval):
-    """Accept a number of clusters, and say who takes several."""
+    """Accept a number of clusters or "auto", and say who takes several numbers."""
 
     def __init__(self) -> None:
         super().__init__(Integral, 1, None, closed="left")
 
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether the value is one of them."""
+        return (isinstance(val, str) and val == "auto") or bool(super().is_satisfied_by(val))
+
     def __str__(self) -> str:
         """Return what an error says is accepted."""
         return (
-            f"{super().__str__()} (among several numbers "
-            "StableClusterDiscrimination(n_clusters=[8, 10, 12]) chooses)"
+            f"{super().__str__()} or 'auto' (StableClusterDiscrimination alone takes several "
+            "numbers, as n_clusters=[8, 10, 12])"
         )
 
 

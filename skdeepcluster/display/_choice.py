@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skdeepcluster.display._drawing import given_or_new_axes, plot_curve
+from skdeepcluster.report import last_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +142,7 @@ class ChoiceDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted clusterer of this package.
+            A fitted clusterer of this package, or a Pipeline that ends in one.
         X : array-like or other source of samples, default=None
             The samples of the fit, for the scores of all numbers to which the clusters that there
             are can be cut. None takes the scores by which the fit has chosen: of
@@ -169,6 +170,7 @@ class ChoiceDisplay:
             If matplotlib is not installed.
         """
         check_is_fitted(estimator)
+        estimator, X = last_step(estimator, X)
         if X is not None:
             return cls(estimator.cut_scores(X), name=name).plot(ax, **line_options)
         scores = getattr(estimator, "cut_scores_", None)

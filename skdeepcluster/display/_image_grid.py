@@ -156,7 +156,7 @@ class ImageGridDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted clusterer of this package.
+            A fitted clusterer of this package, or a Pipeline that ends in one.
         X : array-like or other source of samples
             Samples as the estimator takes them.
         images : sequence of images, default=None
@@ -203,7 +203,8 @@ def _opened(images: Any) -> Any:
     is_path = isinstance(images, str | os.PathLike)
     if is_path or (isinstance(images, list | tuple) and isinstance(images[0], str | os.PathLike)):
         return ImageFiles(images)
-    return images
+    # The columns of a table have names, and no numbers.
+    return np.asarray(images) if hasattr(images, "iloc") else images
 
 
 def _images_of(images: Any, rows: Sequence[int]) -> list[_Image]:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import dendrogram
 from sklearn.utils import check_scalar
+from sklearn.utils.validation import check_is_fitted
 
 from skdeepcluster.display._drawing import cluster_colours, given_or_new_axes
-from skdeepcluster.report import cluster_report
+from skdeepcluster.report import cluster_report, last_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +150,7 @@ class MergeTreeDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted clusterer of this package.
+            A fitted clusterer of this package, or a Pipeline that ends in one.
         n_clusters : int, default=None
             Show in colours what ``estimator.cut(n_clusters)`` would merge; None shows one colour.
         names : sequence of str, default=None
@@ -172,6 +173,8 @@ class MergeTreeDisplay:
         ImportError
             If matplotlib is not installed.
         """
+        check_is_fitted(estimator)
+        estimator, _ = last_step(estimator)
         records = cluster_report(estimator, names=names).records
         labels = [
             f"{record.get('name', record['label'])}  (n = {record['size']})" for record in records

@@ -2,8 +2,9 @@
 
 from skdeepcluster.report._cluster_report import ClusterReport, cluster_report
 from skdeepcluster.report._members import members_of, nearest_to_mean
+from skdeepcluster.report._pipelines import last_step
 
-__all__ = ["ClusterReport", "cluster_report", "members_of", "nearest_to_mean"]
+__all__ = ["ClusterReport", "cluster_report", "last_step", "members_of", "nearest_to_mean"]
 
 
 def __dir__() -> list[str]:

@@ -20,6 +20,7 @@ from skdeepcluster.report._members import (
     nearest_others,
     nearest_to_mean,
 )
+from skdeepcluster.report._pipelines import last_step
 from skdeepcluster.report._tables import Record, as_html, as_text
 from skdeepcluster.report._terms import checked_texts, distinctive_terms
 
@@ -102,7 +103,7 @@ def cluster_report(
     Parameters
     ----------
     model : estimator
-        A fitted clusterer of this package.
+        A fitted clusterer of this package, or a Pipeline that ends in one.
     X : array-like or other source of samples, default=None
         Samples as the model takes them, from the fit or new ones. None stands for the training
         data, of which a model keeps the labels, the means and nothing else: the report then has no
@@ -192,6 +193,7 @@ def cluster_report(
     'label, size, share, confidence, class_weight, nearest, representatives, least_certain'
     """
     check_is_fitted(model)
+    model, X = last_step(model, X)
     check_scalar(n_representatives, "n_representatives", Integral, min_val=1)
     n_clusters = len(model.class_weights_)
     columns: dict[str, Sequence[Any]] = {"label": range(n_clusters)}

@@ -292,19 +292,49 @@ def test_what_was_merged_is_split_along_the_tree(method, many, tmp_path):
         (divided,) = [
             number for number in range(k) if len(np.unique(last[cut._groups == number])) == 2
         ]
-        assert_same_answers(cut.split(divided), finer, X)
-    whole, order = model.cut(1), []
-    while whole.n_clusters_ < K:
-        order.append(whole.n_clusters_)
-        merged = np.bincount(whole._groups) > 1
-        whole = whole.split(int(merged.argmax()))
-    assert order == [1, 2, 3, 4, 5]
-    assert_same_answers(whole, model, X)
+        split = cut.split(divided)
+        assert_same_but_for_numbers(split, finer)
+        # The others keep their numbers, and so does one half.
+        others = cut.labels_ != divided
+        np.testing.assert_array_equal(split.labels_[others], cut.labels_[others])
+        assert set(split.labels_[~others].tolist()) <= {divided, k}
+    whole = model.cut(1)
+    for k in range(2, K + 1):
+        whole = whole.split(int(np.bincount(whole._groups).argmax()))
+        assert whole.n_clusters_ == k
+    assert_same_but_for_numbers(whole, model)
     assert whole.expected_accuracy_ == model.expected_accuracy_
     assert not hasattr(model.cut(1).split(0), "expected_accuracy_")
-    skdeepcluster.save(model.cut(2), tmp_path / "model")
-    again = skdeepcluster.load(tmp_path / "model")
-    assert_same_answers(again.cut(1).split(0), model.cut(2), X)
+    for other in (whole, model.cut(2)):
+        skdeepcluster.save(other, tmp_path / "model")
+        again = skdeepcluster.load(tmp_path / "model")
+        assert_same_answers(again, other, X)
+        assert_same_answers(again.cut(1).split(0), model.cut(2), X)
+
+
+def assert_same_but_for_numbers(model, other):
+    numbers = [np.arange(K) if m._groups is None else m._groups for m in (model, other)]
+    order = np.empty(model.n_clusters_, dtype=int)
+    order[numbers[0]] = numbers[1]
+    np.testing.assert_array_equal(order[model.labels_], other.labels_)
+    for name in ("cluster_sizes_", "cluster_centers_", "class_weights_"):
+        expected = getattr(other, name)[order]
+        np.testing.assert_allclose(getattr(model, name), expected, rtol=1e-5, atol=1e-6)
+    expected = other.predict_proba(X)[:, order]
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
+
+
+@CLUSTERER
+def test_a_cut_goes_back_up_to_what_was_learned(method, many):
+    model = many(method)
+    for low in (1, 3):
+        for k in range(low, K + 1):
+            assert_same_answers(model.cut(low).cut(k), model.cut(k), X)
+    by_hand = model.merge([[0, 5]])
+    assert_same_answers(by_hand.cut(K), model, X)
+    assert by_hand.cut(K).expected_accuracy_ == model.expected_accuracy_
+    with pytest.raises(ValueError, match="more than the 6 clusters that the fit has learned"):
+        model.cut(2).cut(K + 1)
 
 
 def test_what_was_merged_by_hand_is_split_where_it_is_least_alike(many):
@@ -312,7 +342,8 @@ def test_what_was_merged_by_hand_is_split_where_it_is_least_alike(many):
     first, second = model.merge_tree_[0, :2].astype(int).tolist()
     other = next(k for k in range(K) if k not in (first, second))
     merged = model.merge([[first, second, other]])
-    assert_same_answers(merged.split(min(first, second, other)), model.merge([[first, second]]), X)
+    split = merged.split(min(first, second, other))
+    assert_same_but_for_numbers(split, model.merge([[first, second]]))
 
 
 def test_a_cluster_without_samples_is_not_split_off():
@@ -325,7 +356,7 @@ def test_a_cluster_without_samples_is_not_split_off():
 @pytest.mark.parametrize(
     ("cluster", "error", "message"),
     [
-        (1, ValueError, r"cluster=1 was not merged.*Fit with more"),
+        (1, ValueError, r"cluster=1 was not merged.* were merged: \[0\]\. To divide"),
         (2, ValueError, "cluster"),
         (-1, ValueError, "cluster"),
         (0.0, TypeError, "cluster"),
@@ -368,7 +399,7 @@ def test_numbers_of_any_kind_are_numbers():
 @pytest.mark.parametrize(
     ("n_clusters", "error", "message"),
     [
-        (4, ValueError, "more than the 3 clusters that there are"),
+        (4, ValueError, "more than the 3 clusters that the fit has learned"),
         (0, ValueError, "n_clusters"),
         (2.0, TypeError, "n_clusters"),
     ],
@@ -379,8 +410,16 @@ def test_cuts_that_cannot_be(n_clusters, error, message):
 
 
 @CLUSTERER
+def test_what_splits_clusters_is_no_splitter_of_samples(method):
+    assert not hasattr(method(3), "set_split_request")
+    assert not method(3).get_metadata_routing().split.requests
+
+
+@CLUSTERER
 def test_a_model_that_is_not_fitted_has_no_tree(method):
     model = method(3)
+    with pytest.raises(AttributeError, match="no n_clusters_ before it is fitted"):
+        _ = model.n_clusters_
     assert not hasattr(model, "merge_tree_")
     with pytest.raises(NotFittedError):
         model.cut(2)

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import skdeepcluster
 from skdeepcluster import MiniClustering, StableClusterDiscrimination
-from skdeepcluster.base import _clusterer, _tuning
+from skdeepcluster.base import _clusterer, _merging, _tuning
 from skdeepcluster.exceptions import DivergenceError
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS, brief, tiny_backbone
 from tests.samples import IMAGES, X, Y
@@ -52,13 +52,34 @@ def test_it_is_what_cutting_by_hand_gives(method, found):
     fine = method(MOST, random_state=0).fit(X)
     assert list(model.cut_scores_) == list(range(2, MOST + 1))[: len(model.cut_scores_)]
     assert max(model.cut_scores_, key=model.cut_scores_.get) == 3
-    assert model.cut_scores_ == pytest.approx(fine.cut_scores(X), abs=1e-4)  # all 90 are asked
+    assert model.cut_scores_ == pytest.approx(fine.cut_scores(X), abs=1e-6)
+    again = model.cut_scores(X)
+    assert again == pytest.approx({k: model.cut_scores_[k] for k in again}, abs=1e-6)
     cut = fine.cut(3)
     for name in KNOWN_LATER:
         np.testing.assert_array_equal(getattr(model, name), getattr(cut, name))
     np.testing.assert_array_equal(model.predict_proba(X), cut.predict_proba(X))
     np.testing.assert_array_equal(model.merge_tree_, cut.merge_tree_)
     np.testing.assert_array_equal(model.outlier_score(X), cut.outlier_score(X))
+
+
+@CLUSTERER
+def test_of_many_samples_the_same_are_asked_again(method, monkeypatch):
+    monkeypatch.setattr(_merging, "SCORED_ROWS", 30)
+    monkeypatch.setattr(_clusterer, "SCORED_ROWS", 30)
+    model = brief(method, n_clusters="auto").fit(X)
+    again = model.cut_scores(X)
+    assert again == pytest.approx({k: model.cut_scores_[k] for k in again}, abs=1e-6)
+
+
+@CLUSTERER
+def test_all_that_was_learned_can_be_had(method, found):
+    model = found(method)
+    fine = method(MOST, random_state=0).fit(X)
+    for k in (4, MOST):
+        cut = model.cut(k)
+        np.testing.assert_array_equal(cut.predict_proba(X), fine.cut(k).predict_proba(X))
+    assert model.cut(MOST).expected_accuracy_ == fine.expected_accuracy_
 
 
 @CLUSTERER
