@@ -24,3 +24,10 @@ def _virtual_cuda_if_asked_for(request):
 
     with virtual_cuda():
         yield
+
+
+@pytest.fixture
+def real_device(request):
+    """Skip a test of what no virtual device has: threads, processes, networks without memory."""
+    if request.config.getoption("--virtual-cuda"):
+        pytest.skip("the virtual device knows neither threads nor processes nor the meta device")

@@ -146,9 +146,7 @@ def test_nor_a_model_that_is_written_read_and_trained_on(tmp_path, surroundings)
 
 
 @pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_fits_in_threads_equal_the_same_fits_alone(number, request):
-    if request.config.getoption("--virtual-cuda"):
-        pytest.skip("the virtual device knows one thread")
+def test_fits_in_threads_equal_the_same_fits_alone(number, real_device):
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     jobs = [

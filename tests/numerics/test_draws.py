@@ -238,9 +238,7 @@ def test_other_threads_draw_from_the_global_generator_meanwhile():
     assert not torch.equal(ours, expected)
 
 
-def test_networks_without_memory_can_be_made(request):
-    if request.config.getoption("--virtual-cuda"):
-        pytest.skip("the virtual device takes what has no memory for its own")
+def test_networks_without_memory_can_be_made(real_device):
     with OwnDraws(0), torch.device("meta"):
         assert nn.Linear(4, 3).weight.is_meta
 

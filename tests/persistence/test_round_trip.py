@@ -198,7 +198,7 @@ def test_nothing_of_the_training_data_is_kept(tmp_path):
     assert abs(size(many) - size(some) - 8 * 10 * 90) < 100
 
 
-def test_global_state_is_left_alone(tmp_path):
+def test_global_state_is_left_alone(real_device, tmp_path):
     torch.manual_seed(3)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     save_and_load(fitted("default")[0], tmp_path)

@@ -164,7 +164,7 @@ def test_weights_from_a_file_are_pretrained_on_request_alone(tmp_path):
 
     def first_layer(model):
         backbone = (model._frozen or model._model.embedding).backbone
-        return backbone[1].state_dict()["conv1.0.weight"]
+        return backbone[1].state_dict()["conv1.0.weight"].cpu()
 
     for pretraining, trained in [("auto", False), (SimCLR(max_epochs=1), True)]:
         model = clusterer(pretraining=pretraining, **parameters).fit(IMAGES)

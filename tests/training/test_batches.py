@@ -94,7 +94,7 @@ def test_views_made_ahead_change_nothing():
     assert results[0] == results[1]
 
 
-def test_samples_that_are_waited_for_are_read_in_another_thread():
+def test_samples_that_are_waited_for_are_read_in_another_thread(real_device):
     views = Distant()
     run(Mean(), views, epochs=1)
     assert views.made == 6

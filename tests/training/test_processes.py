@@ -49,7 +49,7 @@ def assert_same(name, expected, found):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # two epochs of noise
-def test_two_processes_do_as_one(program, tmp_path, monkeypatch):
+def test_two_processes_do_as_one(program, tmp_path, monkeypatch, real_device):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*torchrun, "--nproc-per-node=2", str(PROGRAM), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
