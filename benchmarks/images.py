@@ -88,15 +88,17 @@ def letters(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return X[:, None], np.array(classes)
 
 
-def cifar(data: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return test images of CIFAR-10, enlarged."""
+def cifar(
+    data: Path, seed: int, n_images: int = CIFAR_IMAGES, size: int = CIFAR_SIZE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return test images of CIFAR-10, enlarged, or with 32 pixels as they are."""
     with np.load(data / "cifar10_jpeg.npz") as file:
         content, offsets, y = file["bytes"], file["offsets"], file["y"]
         wanted = np.flatnonzero(file["test"])
-    wanted = np.random.default_rng(seed).choice(wanted, CIFAR_IMAGES, replace=False)
+    wanted = np.random.default_rng(seed).choice(wanted, n_images, replace=False)
     images = [
         Image.open(io.BytesIO(content[offsets[i] : offsets[i + 1]].tobytes())).resize(
-            (CIFAR_SIZE, CIFAR_SIZE), Image.BICUBIC
+            (size, size), Image.BICUBIC
         )
         for i in wanted
     ]

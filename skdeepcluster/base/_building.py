@@ -32,6 +32,7 @@ from skdeepcluster.networks import (
     Standardize,
     build_backbone,
     is_pretrained,
+    least_side,
 )
 from skdeepcluster.numerics import evenly_spaced, nearest_neighbors
 
@@ -213,7 +214,9 @@ def frozen_backbone(source: Source, backbone: Backbone, pretrained: Weights) -> 
         Of images; their range and statistics are what is missing.
     backbone, pretrained : see ``DeepClusterer``
     """
-    return FrozenBackbone(*_image_backbone(source, backbone, pretrained))
+    prepare, normalized, width = _image_backbone(source, backbone, pretrained)
+    *_, network = normalized.children()
+    return FrozenBackbone(prepare, normalized, width, least_side(backbone, network))
 
 
 def _image_backbone(
@@ -264,15 +267,19 @@ def blank_networks(
     return pixels, _project(network, width, projector, images=True)
 
 
-def blank_frozen(sample_shape: tuple[int, ...], network: nn.Module, width: int) -> FrozenBackbone:
+def blank_frozen(
+    sample_shape: tuple[int, ...], backbone: Backbone, network: nn.Module, width: int
+) -> FrozenBackbone:
     """Return what :func:`frozen_backbone` shapes; its numbers are yet to be loaded.
 
     Parameters
     ----------
     sample_shape, network, width
         See :func:`blank_networks`.
+    backbone : see ``DeepClusterer``
     """
-    return FrozenBackbone(*_blank_image_backbone(sample_shape, network), width)
+    pixels, normalized = _blank_image_backbone(sample_shape, network)
+    return FrozenBackbone(pixels, normalized, width, least_side(backbone, network))
 
 
 def _blank_image_backbone(

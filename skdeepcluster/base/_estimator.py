@@ -434,6 +434,8 @@ class DeepEstimator(
         the smallest images they give a third at best, and on a busy machine they take the double.
         """
         n_pixels = math.prod(self._sample_shape[1:]) if images else 1
+        if images and self._frozen is not None:  # it may see them enlarged
+            n_pixels = max(n_pixels, self._frozen.least_side**2)
         small = device.type == "cpu" and n_pixels <= SMALL_IMAGE_PIXELS
         return 1 if small else intra_op_threads.count()
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # Up to this side in pixels, the usual stem (7x7, stride 2, pooling) would leave too few positions.
 SMALL_IMAGE = 64
+# To this side they are enlarged for published weights. Those have mostly seen 224 pixels, which
+# take three times as long and on CIFAR-10 are little better (doc/guide/features_or_images.md).
+PUBLISHED_SIDE = 128
 DEFAULT_IMAGE_BACKBONE = "resnet18"
 # Not timm's, but named as if it were.
 SMALL_CONVNET = "small_convnet"
@@ -105,6 +108,23 @@ def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[s
         published: Any = network.pretrained_cfg
         return str(published["architecture"]), small_stem
     return DEFAULT_IMAGE_BACKBONE if backbone == "auto" else backbone, small_stem
+
+
+def least_side(backbone: str | os.PathLike[str] | nn.Module, network: nn.Module) -> int:
+    """Return how many pixels the shorter side of an image should have for a trained network.
+
+    Published weights have learned things that span hundreds of pixels. Networks of users may have
+    learned others, and those with the small stem have learned small images.
+
+    Parameters
+    ----------
+    backbone : "auto", str, path or nn.Module
+        What :func:`build_backbone` was given.
+    network : nn.Module
+        What it made of it, for images.
+    """
+    known = isinstance(backbone, nn.Module) or getattr(network, "small_stem", False)
+    return 0 if known else PUBLISHED_SIDE
 
 
 def rebuild_backbone(name: str, sample_shape: Sequence[int], small_stem: bool) -> nn.Module:
@@ -218,10 +238,13 @@ def _timm_model(
     small = max(sample_shape[1:]) <= SMALL_IMAGE
     if not pretrained:
         return _use_small_image_stem(network) if small else network
-    weights = _read_weights(pretrained, network)
-    # Weights of a network trained by this package on small images fit the small stem.
-    if small and _same_shapes(weights, stemmed := _use_small_image_stem(copy.deepcopy(network))):
-        network = stemmed
+    weights = _read_weights(pretrained)
+    classifier = _classifier(weights, network)
+    # Networks that this package trains on small images have the small stem, and no classifier.
+    if small and not classifier:
+        stemmed = _use_small_image_stem(copy.deepcopy(network))
+        network = stemmed if _same_shapes(weights, stemmed) else network
+    weights = {name: tensor for name, tensor in weights.items() if name not in classifier}
     _load_all(network, weights, pretrained, name)
     return network
 
@@ -258,8 +281,8 @@ def _published_model(name: str, channels: int) -> nn.Module:
         ) from error
 
 
-def _read_weights(path: str | os.PathLike[str] | bool, network: nn.Module) -> dict[str, Any]:
-    """Read a file of weights without running code from it, less the classifier."""
+def _read_weights(path: str | os.PathLike[str] | bool) -> dict[str, Any]:
+    """Read a file of weights without running code from it."""
     from timm.models import load_state_dict
 
     if isinstance(path, bool) or not Path(path).is_file():
@@ -271,9 +294,14 @@ def _read_weights(path: str | os.PathLike[str] | bool, network: nn.Module) -> di
             f"pretrained={path!r} is not a file of weights (safetensors, or a state dict saved by "
             f"torch): {error}"
         ) from error
+    return weights
+
+
+def _classifier(weights: dict[str, Any], network: nn.Module) -> set[str]:
+    """Return the names of those weights that belong to the classifier of a timm model."""
     classifier = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return {k: v for k, v in weights.items() if not k.startswith(tuple(f"{n}." for n in names))}
+    layers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return {name for name in weights if name.startswith(tuple(f"{layer}." for layer in layers))}
 
 
 def _same_shapes(weights: dict[str, Any], network: nn.Module) -> bool:

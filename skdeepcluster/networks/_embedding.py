@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from skdeepcluster.networks._pieces import in_pieces
 
@@ -107,6 +107,8 @@ class FrozenBackbone(nn.Module):
         Normalises the channels of prepared images, and maps them to features.
     width : int
         How many features.
+    least_side : int, default=0
+        Images whose shorter side has fewer pixels are enlarged to it; see :func:`least_side`.
 
     Attributes
     ----------
@@ -115,11 +117,14 @@ class FrozenBackbone(nn.Module):
         fine-tuned. What its owner has frozen may not.
     """
 
-    def __init__(self, prepare: nn.Module, backbone: nn.Module, width: int) -> None:
+    def __init__(
+        self, prepare: nn.Module, backbone: nn.Module, width: int, least_side: int = 0
+    ) -> None:
         super().__init__()
         self.prepare = prepare
         self.backbone = backbone
         self.width = width
+        self.least_side = least_side
         self.teachable = [name for name, p in backbone.named_parameters() if p.requires_grad]
         self.requires_grad_(False)
         self.eval()
@@ -136,8 +141,23 @@ class FrozenBackbone(nn.Module):
 
     def features(self, prepared: Tensor) -> Tensor:
         """Return the features of prepared images, or of views of them."""
-        features: Tensor = self.backbone(prepared)
+        features: Tensor = self.backbone(enlarged(prepared, self.least_side))
         return features.flatten(1).float()
+
+
+def enlarged(images: Tensor, least_side: int) -> Tensor:
+    """Return images whose shorter side has so many pixels at least.
+
+    Parameters
+    ----------
+    images : Tensor of shape (batch, channels, height, width)
+    least_side : int
+    """
+    shorter = min(images.shape[-2:])
+    if shorter >= least_side:
+        return images
+    size = [round(side * least_side / shorter) for side in images.shape[-2:]]
+    return interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 class ClusterModel(nn.Module):

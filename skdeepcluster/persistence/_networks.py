@@ -97,7 +97,9 @@ def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
     estimator._frozen = None
     if record is not None and record.frozen:
         network = _build_recorded(estimator, record)
-        estimator._frozen = blank_frozen(estimator._sample_shape, network, record.width)
+        estimator._frozen = blank_frozen(
+            estimator._sample_shape, estimator.backbone, network, record.width
+        )
         record = None  # what is trained gets its features
     shape, projector = estimator._seen_shape, estimator._projector()
     if record is not None:

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
 from torch import nn
+from torch.nn.functional import interpolate
 
 import skdeepcluster
 from skdeepcluster import (
@@ -117,6 +118,34 @@ def test_new_images_are_embedded_too(method, tmp_path):
     np.testing.assert_array_equal(again.transform(IMAGES), model.transform(IMAGES))
     again.set_params(fine_tune=True)  # for the next fit
     np.testing.assert_array_equal(again.predict(IMAGES), model.predict(IMAGES))
+
+
+def test_published_weights_see_small_images_enlarged(tmp_path):
+    """As they have learned to; what users trained on small images sees them as they are."""
+    images = IMAGES.repeat(3, axis=1)  # in colour they are normalised as published
+    network = timm.create_model("test_resnet", num_classes=7)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    named = MiniClustering(
+        3, random_state=0, backbone="test_resnet", pretrained=tmp_path / "weights.pth"
+    )
+    named.set_params(fine_tune=False).fit(images)
+    assert named._frozen.least_side == 128
+    large = interpolate(torch.from_numpy(images), (128, 128), mode="bilinear")
+    as_given = clone(named).fit(large.numpy())
+    with torch.no_grad():
+        expected = as_given._frozen.cpu()(large)
+        features = named._frozen.cpu()(torch.from_numpy(images))
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
+    skdeepcluster.save(named, tmp_path / "model")
+    again = skdeepcluster.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(images), named.predict_proba(images))
+
+    module = MiniClustering(3, random_state=0, backbone=network, fine_tune=False).fit(images)
+    assert module._frozen.least_side == 0
+    small = SimCLR(backbone="test_resnet", max_epochs=1, random_state=0).fit(images)
+    torch.save(small.backbone_[-1].state_dict(), tmp_path / "small.pth")
+    learned = clone(named).set_params(pretrained=tmp_path / "small.pth").fit(images)
+    assert learned._frozen.least_side == 0
 
 
 def test_a_named_backbone_is_saved_with_its_weights(tmp_path):

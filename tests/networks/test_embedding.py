@@ -143,6 +143,28 @@ def test_model_goes_from_raw_samples_to_logits():
     assert model(x).shape == (5, 6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "least_side", "expected"),
+    [((4, 4), 0, (4, 4)), ((4, 6), 8, (8, 12)), ((6, 4), 5, (8, 5)), ((9, 8), 8, (9, 8))],
+)
+def test_small_images_are_enlarged_for_a_frozen_backbone(shape, least_side, expected):
+    seen = []
+
+    class Look(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images.mean((2, 3))
+
+    frozen = FrozenBackbone(nn.Identity(), Look(), 3, least_side)
+    ramp = torch.linspace(0, 1, shape[0])[None, None, :, None].expand(2, 3, *shape)
+    means = frozen(ramp)
+    (images,) = seen
+    assert images.shape == (2, 3, *expected)
+    torch.testing.assert_close(means, torch.full((2, 3), 0.5), atol=0.02, rtol=0)
+    assert images.aminmax() == ramp.aminmax()
+    assert (images.diff(dim=2) >= 0).all()
+
+
 def test_a_frozen_backbone_makes_vectors_and_learns_nothing():
     layers = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1))
     images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
