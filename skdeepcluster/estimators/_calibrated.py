@@ -87,16 +87,16 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Whether the encoder is trained along with the heads. "auto" is True for images on an
         accelerator, as in the paper. Where the encoder is not trained along, neighbours are the
         other views. By a backbone that arrives trained (`pretrained`, a folder or a module) every
-        image is embedded once, and clusters are learned from the features as from an array. True,
-        which "auto" is on an accelerator, then fine-tunes its parameters that have `requires_grad`,
-        by contrast, embeds and clusters once more, and keeps what is better separated
-        (`selected_stage_`). To train it by the heads, as published, pass a `pretraining`, of no
-        epochs if need be.
+        image is embedded once, by published weights enlarged to 128 pixels at least, and clusters
+        are learned from the features as from an array. True, which "auto" is on an accelerator,
+        then fine-tunes its parameters that have `requires_grad`, by contrast, embeds and clusters
+        once more, and keeps what is better separated (`selected_stage_`). To train it by the heads,
+        as published, pass a `pretraining`, of no epochs if need be.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
-        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
-        of timm get a first layer with stride 1 for images of up to 64 pixels.
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. A model
+        of timm without weights gets a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.

@@ -86,16 +86,17 @@ class ProximityDeepClustering(DeepClusterer):
         what the centroids are decoded to; 0 turns it off.
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. By such
-        a one every image is embedded once, and clusters are learned from the features as from an
-        array. True, which "auto" is on an accelerator, then fine-tunes its parameters that have
-        `requires_grad`, by contrast, embeds and clusters once more, and keeps what is better
-        separated (`selected_stage_`). A module is taken to be trained if this is not "auto".
-        Without trained weights the backbone always learns.
+        a one every image is embedded once, by published weights enlarged to 128 pixels at least,
+        and clusters are learned from the features as from an array. True, which "auto" is on an
+        accelerator, then fine-tunes its parameters that have `requires_grad`, by contrast, embeds
+        and clusters once more, and keeps what is better separated (`selected_stage_`). A module is
+        taken to be trained if this is not "auto". Without trained weights the backbone always
+        learns.
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
-        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
-        of timm get a first layer with stride 1 for images of up to 64 pixels.
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. A model
+        of timm without weights gets a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.

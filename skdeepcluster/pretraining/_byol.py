@@ -49,8 +49,8 @@ class BYOL(Pretrainer):
     backbone : "auto", str, path or nn.Module, default="auto"
         "auto" is a multilayer perceptron for feature arrays, three convolutions ("small_convnet")
         for images of up to 64 pixels on a CPU, and a ResNet-18 for other images. A string is the
-        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. Models
-        of timm get a first layer with stride 1 for images of up to 64 pixels.
+        name of a timm model, a :class:`pathlib.Path` a folder with one, a module is copied. A model
+        of timm without weights gets a first layer with stride 1 for images of up to 64 pixels.
     pretrained : bool or path, default=False
         True loads timm's published weights (from its cache, or the network); a path is a file of
         weights for the named backbone.
