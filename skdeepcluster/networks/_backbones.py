@@ -314,13 +314,24 @@ def _same_shapes(weights: dict[str, Any], network: nn.Module) -> bool:
 def _load_all(
     network: nn.Module, weights: dict[str, Any], path: str | os.PathLike[str] | bool, name: str
 ) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in weights]
+    strange = [key for key in weights if key not in expected]
+    if missing or strange:
+        first = f"{missing[0]!r} is missing" if missing else f"{strange[0]!r} is not its own"
         raise ValueError(
-            f"pretrained={path!r} does not hold the weights of backbone={name!r} for these "
-            f"images: {error}"
-        ) from error
+            f"pretrained={path!r} does not hold the weights of backbone={name!r}: of its "
+            f"{len(expected)} tensors {len(missing)} are missing, and {len(strange)} others are "
+            f"there; {first}. Name the timm model that the weights belong to, as backbone='...'."
+        )
+    for key, tensor in expected.items():
+        if weights[key].shape != tensor.shape:
+            raise ValueError(
+                f"pretrained={path!r} does not hold the weights of backbone={name!r} for these "
+                f"images: {key!r} has the shape {tuple(weights[key].shape)} instead of "
+                f"{tuple(tensor.shape)}. They may be for another number of channels."
+            )
+    network.load_state_dict(weights)
 
 
 def _use_small_image_stem(network: nn.Module) -> nn.Module:
