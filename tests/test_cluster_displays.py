@@ -417,6 +417,8 @@ def test_pipelines_that_end_in_a_clusterer_are_drawn():
     np.testing.assert_array_equal(tree, last.merge_tree_)
     grid = ImageGridDisplay.from_estimator(pipeline, X, images=PICTURES)
     assert grid.report.records == cluster_report(last, seen, n_representatives=8).records
+    nested = make_pipeline(StandardScaler(), make_pipeline(brief(MiniClustering))).fit(X)
+    assert cluster_report(nested, X).records == cluster_report(nested[-1][-1], seen).records
     alone = make_pipeline(brief(MiniClustering)).fit(X)
     assert cluster_report(alone, X).records == cluster_report(alone[-1], X).records
     with pytest.raises(NotFittedError):
@@ -425,10 +427,12 @@ def test_pipelines_that_end_in_a_clusterer_are_drawn():
 
 def test_a_table_is_no_pictures(model):
     pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X, columns=list("abcde"))
+    of_table = brief(MiniClustering).fit(table)
     with pytest.raises(ValueError, match="images must have shape"):
-        ImageGridDisplay.from_estimator(model, pandas.DataFrame(X).to_numpy())
+        ImageGridDisplay.from_estimator(of_table, table)
     with pytest.raises(ValueError, match="images must have shape"):
-        ImageGridDisplay.from_estimator(model, X, images=pandas.DataFrame(X))
+        ImageGridDisplay.from_estimator(model, X, images=table)
 
 
 def test_choices_that_cannot_be_drawn():

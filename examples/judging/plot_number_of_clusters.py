@@ -117,9 +117,9 @@ plt.show()
 #
 # * All scores put six far below the rest, and eight below ten. That can be relied on most.
 # * Beyond, they do not decide. ``head_scores_`` chose 10, 11 and 14 for the digits on three other
-#   seeds when 6 to 15 were on offer; over tasks of many kinds "auto" is right in a good third
+#   seeds when 6 to 15 were on offer; over tasks of many kinds "auto" is right in less than half
 #   (:doc:`/guide/number_of_clusters`). What it is good for is the clusters: over these tasks they
-#   are as close to the classes as those of a ``KMeans`` that is told the number.
+#   are nearly as close to the classes as those of a ``KMeans`` that is told the number.
 #
 # If a number is given by the task, say it. If not, start with "auto", look at the surest and least
 # sure samples of each cluster, and go on from there.

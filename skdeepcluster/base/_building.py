@@ -268,7 +268,7 @@ def blank_networks(
 
 
 def blank_frozen(
-    sample_shape: tuple[int, ...], backbone: Backbone, network: nn.Module, width: int
+    sample_shape: tuple[int, ...], network: nn.Module, width: int, least_side: int
 ) -> FrozenBackbone:
     """Return what :func:`frozen_backbone` shapes; its numbers are yet to be loaded.
 
@@ -276,10 +276,10 @@ def blank_frozen(
     ----------
     sample_shape, network, width
         See :func:`blank_networks`.
-    backbone : see ``DeepClusterer``
+    least_side : int
+        See :class:`~skdeepcluster.networks.FrozenBackbone`.
     """
-    pixels, normalized = _blank_image_backbone(sample_shape, network)
-    return FrozenBackbone(pixels, normalized, width, least_side(backbone, network))
+    return FrozenBackbone(*_blank_image_backbone(sample_shape, network), width, least_side)
 
 
 def _blank_image_backbone(

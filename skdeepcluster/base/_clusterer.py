@@ -25,11 +25,7 @@ from skdeepcluster.base._encoder_origin import EncodingEstimator
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import embed_and_label, prepared_rows, vote
 from skdeepcluster.base._loaded import check_answer, check_familiar
-from skdeepcluster.base._merging import (
-    SCORED_ROWS,
-    n_asked,
-    neighbor_counts,
-)
+from skdeepcluster.base._merging import n_asked, neighbor_counts, scored_rows
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._tuning import Round
@@ -57,7 +53,7 @@ from skdeepcluster.networks import (
     ClusterModel,
     MergedOpinion,
 )
-from skdeepcluster.numerics import cluster_means, evenly_spaced, label_counts
+from skdeepcluster.numerics import cluster_means, label_counts
 from skdeepcluster.training import Trainer, intra_op_threads
 
 # A cluster with more than this share of the samples is worth a warning.
@@ -124,10 +120,17 @@ class DeepClusterer(EncodingEstimator):
         images, before = source, dict(vars(self))
         if self._frozen is not None:
             source = self._embedded_once(self._frozen, images, trainer, n_threads)
-        objective = self._cluster(source, trainer, report, n_threads)
-        if tunes:
-            first = Round(objective, source, dict(vars(self)))
-            objective = self._fine_tuned(first, images, before, trainer, report, n_threads)
+        try:
+            objective = self._cluster(source, trainer, report, n_threads)
+            if tunes:
+                first = Round(objective, source, dict(vars(self)))
+                objective = self._fine_tuned(first, images, before, trainer, report, n_threads)
+        except DivergenceError:
+            self._conclude(trainer)
+            raise
+        except BaseException:
+            self._keep_best_number(trainer)
+            raise
         self._conclude(trainer)
         report.finish(lambda: {"_objective": copy.deepcopy(objective).eval()})
 
@@ -153,7 +156,6 @@ class DeepClusterer(EncodingEstimator):
         except DivergenceError:
             for _ in self._answers(objective, source, trainer):
                 self._finish(objective, source, trainer)
-            self._conclude(trainer)
             raise
         for _ in self._answers(objective, source, trainer):
             embedding = self._finish(objective, source, trainer)
@@ -222,6 +224,10 @@ class DeepClusterer(EncodingEstimator):
 
     def _n_clusters(self) -> int:
         """Return the number of clusters of the head that predicts."""
+        return self._count_outputs(self._objective)
+
+    def _count_outputs(self, objective: Any) -> int:
+        """Return the number of clusters of the head of an objective that predicts."""
         return self._most_clusters()
 
     def _most_clusters(self) -> int:
@@ -243,8 +249,11 @@ class DeepClusterer(EncodingEstimator):
             return
         n_clusters = self._most_clusters()
         if len(source) < n_clusters:
+            mend = "Lower n_clusters."
+            if self._seeks_number():
+                mend = "So many clusters has the last fit learned; set warm_start=False."
             raise ValueError(
-                f"n_samples={len(source)} should be >= n_clusters={n_clusters}. Lower n_clusters."
+                f"n_samples={len(source)} should be >= n_clusters={n_clusters}. {mend}"
             )
 
     def _goes_on(self) -> bool:
@@ -302,22 +311,24 @@ class DeepClusterer(EncodingEstimator):
 
     def _finish(self, objective: Any, source: Source, trainer: Trainer) -> Tensor:
         """Set the fitted attributes in one pass over the data, and return its embedding."""
-        self._objective = objective
-        self._confidence = self._groups = self._outputs = None
-        for name in ("cut_scores_", "_merged_confidence"):
-            self.__dict__.pop(name, None)
         embedding, labels = embed_and_label(objective.model, source)
-        n_clusters = self._n_clusters()
+        n_clusters = self._count_outputs(objective)
         sizes = label_counts(labels, n_clusters)
         if bool((sizes == 0).any()):
             # Empty clusters come last, so that the labels in use are consecutive.
             objective.reorder(torch.argsort((sizes == 0).int(), stable=True))
             embedding, labels = embed_and_label(objective.model, source)
         centers, sizes = cluster_means(embedding, labels, n_clusters)
+        weights = objective.weigh_classes(embedding, labels)
+        # Not before all is known: who interrupts a fit keeps the model of before.
+        self._objective = objective
+        self._confidence = self._groups = self._outputs = self._neighbor_counts = None
+        for name in ("cut_scores_", "_merged_confidence"):
+            self.__dict__.pop(name, None)
         self.labels_ = labels.numpy()
         self.cluster_sizes_ = sizes.numpy()
         self.cluster_centers_ = centers.numpy()
-        self.class_weights_ = objective.weigh_classes(embedding, labels).numpy()
+        self.class_weights_ = weights.numpy()
         self._describe(embedding, source, trainer)
         self._record(trainer, "clustering")
         self.n_skipped_steps_ = trainer.n_skipped_steps
@@ -342,7 +353,7 @@ class DeepClusterer(EncodingEstimator):
         sizes = torch.from_numpy(self.cluster_sizes_).to(seen.device)
         self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], sizes).numpy()
         if self._seeks_number():
-            rows = evenly_spaced(len(source), SCORED_ROWS)  # as cut_scores
+            rows = scored_rows(len(source))
             self.cut_scores_ = self._scores_of_cuts(
                 described(rows).cpu(), torch.from_numpy(self.labels_)[rows]
             )
@@ -370,15 +381,16 @@ class DeepClusterer(EncodingEstimator):
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, labels, n_clusters, trainer, hook)
         if self._seeks_number():
-            groups = torch.from_numpy(self._best_cut()).to(labels.device)
+            groups = trainer.agreed(torch.from_numpy(self._best_cut()).to(labels.device))
             merged = MergedOpinion(self._confidence, groups)
-            self._merged_confidence = mean_confidence(merged, views, groups[labels])
+            confidence = torch.tensor(mean_confidence(merged, views, groups[labels]))
+            self._merged_confidence = float(trainer.agreed(confidence.to(labels.device)))
 
     def _conclude(self, trainer: Trainer) -> None:
         """Leave the best number of clusters, if it was to be found; say what is strange."""
         if self._seeks_number():
             most = self.n_clusters_
-            self._group(self._best_cut())
+            self._keep_best_number(trainer)
             trainer.say(f"number of clusters: {self.n_clusters_} of up to {most}")
             if 1 < most == self.n_clusters_:
                 warn(
@@ -388,6 +400,12 @@ class DeepClusterer(EncodingEstimator):
                     ConvergenceWarning,
                 )
         self._warn_about_sizes()
+
+    def _keep_best_number(self, trainer: Trainer) -> None:
+        """Merge clusters to the best number, if it was to be found and the scores are there."""
+        if self._seeks_number() and self._groups is None and hasattr(self, "cut_scores_"):
+            groups = trainer.agreed(torch.from_numpy(self._best_cut()).to(trainer.device))
+            self._group(groups.cpu().numpy())
 
     def _warn_about_sizes(self) -> None:
         sizes = self.cluster_sizes_
@@ -415,4 +433,6 @@ class DeepClusterer(EncodingEstimator):
             "_outputs": None,
             "_neighbor_counts": None,  # nor anything else that is known in the end
             "labels_": None,
+            "cluster_sizes_": None,
+            "cut_scores_": None,
         }

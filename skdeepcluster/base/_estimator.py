@@ -403,13 +403,17 @@ class DeepEstimator(
     @contextmanager
     def _frozen_for_this_fit(self, source: Source) -> Iterator[None]:
         """Set what a fit has before it, and back if it fails before there are new networks."""
-        networks, earlier = self.__dict__.get(self._NETWORKS[0]), self._frozen
+        before = dict(vars(self))
         self._frozen = self._frozen_backbone(source)
         try:
             yield
         except BaseException:
-            if self.__dict__.get(self._NETWORKS[0]) is networks:
-                self._frozen = earlier
+            networks = self._NETWORKS[0]
+            if self.__dict__.get(networks) is before.get(networks):
+                for name in ("_frozen", "_n_sized"):  # on which what was fitted depends
+                    self.__dict__.pop(name, None)
+                    if name in before:
+                        setattr(self, name, before[name])
             raise
 
     def _frozen_backbone(self, source: Source) -> FrozenBackbone | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skdeepcluster.display._drawing import given_or_new_axes, plot_curve
 from skdeepcluster.report import last_step
@@ -169,7 +168,6 @@ class ChoiceDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        check_is_fitted(estimator)
         estimator, X = last_step(estimator, X)
         if X is not None:
             return cls(estimator.cut_scores(X), name=name).plot(ax, **line_options)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import dendrogram
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_is_fitted
 
 from skdeepcluster.display._drawing import cluster_colours, given_or_new_axes
 from skdeepcluster.report import cluster_report, last_step
@@ -173,7 +172,6 @@ class MergeTreeDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        check_is_fitted(estimator)
         estimator, _ = last_step(estimator)
         records = cluster_report(estimator, names=names).records
         labels = [

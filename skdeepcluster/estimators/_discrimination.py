@@ -122,7 +122,7 @@ class StableClusterDiscrimination(DeepClusterer):
         separates the samples better and loses no cluster.
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. By such
-        a one every image is embedded once, by published weights enlarged to 128 pixels at least,
+        a one every image is embedded once, by published weights enlarged to 128 x 128 pixels,
         and clusters are learned from the features as from an array. True, which "auto" is on an
         accelerator, then fine-tunes its parameters that have `requires_grad`, by contrast, embeds
         and clusters once more, and keeps what is better separated (`selected_stage_`). A module is
@@ -386,7 +386,8 @@ class StableClusterDiscrimination(DeepClusterer):
         if n_clusters not in self._by_count:
             raise ValueError(
                 f"n_clusters={n_clusters} is none of the numbers of this fit: "
-                f"{sorted(self._by_count)}. Fit with n_clusters=[...] to have more to choose from."
+                f"{sorted(self._by_count)}. Fit with n_clusters=[...] to have more to choose from, "
+                "or cut(...) the model."
             )
         other = self._separate_copy()
         other._objective.select(self._best_heads[n_clusters])
@@ -414,8 +415,8 @@ class StableClusterDiscrimination(DeepClusterer):
     def _most_clusters(self) -> int:
         return max(self._counts())
 
-    def _n_clusters(self) -> int:
-        n_clusters: int = self._objective.selected_head.n_clusters
+    def _count_outputs(self, objective: Any) -> int:
+        n_clusters: int = objective.selected_head.n_clusters
         return n_clusters
 
     def _arrives_trained(self) -> bool:

@@ -113,7 +113,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained`, a folder or a module) goes on
         learning. By such a one every image is embedded once, by published weights enlarged to 128
-        pixels at least, and clusters are learned from the features as from an array. True, which
+        x 128 pixels, and clusters are learned from the features as from an array. True, which
         "auto" is on an accelerator, then fine-tunes its parameters that have `requires_grad`, by
         contrast, embeds and clusters once more, and keeps what is better separated
         (`selected_stage_`). Without trained weights, or with a `pretraining` of your own, the

@@ -85,7 +85,7 @@ class MiniClustering(TwoStageClusterer):
         Whether the encoder is trained along with the heads. "auto" is True for images on an
         accelerator, as in the paper. Where the encoder is not trained along, neighbours are the
         other views. By a backbone that arrives trained (`pretrained`, a folder or a module) every
-        image is embedded once, by published weights enlarged to 128 pixels at least, and clusters
+        image is embedded once, by published weights enlarged to 128 x 128 pixels, and clusters
         are learned from the features as from an array. True, which "auto" is on an accelerator,
         then fine-tunes its parameters that have `requires_grad`, by contrast, embeds and clusters
         once more, and keeps what is better separated (`selected_stage_`). To train it by the heads,

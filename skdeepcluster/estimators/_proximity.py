@@ -86,7 +86,7 @@ class ProximityDeepClustering(DeepClusterer):
         what the centroids are decoded to; 0 turns it off.
     fine_tune : bool or "auto", default="auto"
         Whether a backbone that arrives trained (`pretrained` or a folder) goes on learning. By such
-        a one every image is embedded once, by published weights enlarged to 128 pixels at least,
+        a one every image is embedded once, by published weights enlarged to 128 x 128 pixels,
         and clusters are learned from the features as from an array. True, which "auto" is on an
         accelerator, then fine-tunes its parameters that have `requires_grad`, by contrast, embeds
         and clusters once more, and keeps what is better separated (`selected_stage_`). A module is

@@ -111,10 +111,10 @@ def timm_recipe(backbone: str | os.PathLike[str], network: nn.Module) -> tuple[s
 
 
 def least_side(backbone: str | os.PathLike[str] | nn.Module, network: nn.Module) -> int:
-    """Return how many pixels the shorter side of an image should have for a trained network.
+    """Return to which side images are to be enlarged for a network, if they are smaller.
 
-    Published weights have learned things that span hundreds of pixels. Networks of users may have
-    learned others, and those with the small stem have learned small images.
+    Published weights have learned things that span hundreds of pixels. What users have trained, be
+    it with this package, may have learned small images.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def least_side(backbone: str | os.PathLike[str] | nn.Module, network: nn.Module)
     network : nn.Module
         What it made of it, for images.
     """
-    known = isinstance(backbone, nn.Module) or getattr(network, "small_stem", False)
-    return 0 if known else PUBLISHED_SIDE
+    published = getattr(network, "has_published_weights", False)
+    return PUBLISHED_SIDE if published and not isinstance(backbone, nn.Module) else 0
 
 
 def rebuild_backbone(name: str, sample_shape: Sequence[int], small_stem: bool) -> nn.Module:
@@ -233,7 +233,9 @@ def _timm_model(
             "timm.list_models() lists them all. For a folder on disk pass a pathlib.Path."
         )
     if not isinstance(pretrained, str | os.PathLike) and pretrained:
-        return _published_model(name, sample_shape[0])
+        network = _published_model(name, sample_shape[0])
+        network.has_published_weights = True  # type: ignore[assignment]  # least_side's; no tensor
+        return network
     network = timm.create_model(name, in_chans=sample_shape[0], num_classes=0)
     small = max(sample_shape[1:]) <= SMALL_IMAGE
     if not pretrained:
@@ -244,6 +246,7 @@ def _timm_model(
     if small and not classifier:
         stemmed = _use_small_image_stem(copy.deepcopy(network))
         network = stemmed if _same_shapes(weights, stemmed) else network
+    network.has_published_weights = bool(classifier)  # type: ignore[assignment]  # as above
     weights = {name: tensor for name, tensor in weights.items() if name not in classifier}
     _load_all(network, weights, pretrained, name)
     return network
@@ -314,24 +317,31 @@ def _same_shapes(weights: dict[str, Any], network: nn.Module) -> bool:
 def _load_all(
     network: nn.Module, weights: dict[str, Any], path: str | os.PathLike[str] | bool, name: str
 ) -> None:
-    expected = network.state_dict()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"pretrained={path!r} does not hold the weights of backbone={name!r}"
+            f"{_what_differs(weights, network.state_dict())}"
+        ) from error
+
+
+def _what_differs(weights: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Return in a few words why weights do not fit a network; torch names every tensor."""
     missing = [key for key in expected if key not in weights]
     strange = [key for key in weights if key not in expected]
     if missing or strange:
         first = f"{missing[0]!r} is missing" if missing else f"{strange[0]!r} is not its own"
-        raise ValueError(
-            f"pretrained={path!r} does not hold the weights of backbone={name!r}: of its "
-            f"{len(expected)} tensors {len(missing)} are missing, and {len(strange)} others are "
-            f"there; {first}. Name the timm model that the weights belong to, as backbone='...'."
+        return (
+            f": of its {len(expected)} tensors {len(missing)} are missing, and {len(strange)} "
+            f"others are there; {first}. Name the timm model that the weights belong to, as "
+            "backbone='...'."
         )
-    for key, tensor in expected.items():
-        if weights[key].shape != tensor.shape:
-            raise ValueError(
-                f"pretrained={path!r} does not hold the weights of backbone={name!r} for these "
-                f"images: {key!r} has the shape {tuple(weights[key].shape)} instead of "
-                f"{tuple(tensor.shape)}. They may be for another number of channels."
-            )
-    network.load_state_dict(weights)
+    key = next(key for key in expected if weights[key].shape != expected[key].shape)
+    return (
+        f" for these images: {key!r} has the shape {tuple(weights[key].shape)} instead of "
+        f"{tuple(expected[key].shape)}. They may be for another number of channels."
+    )
 
 
 def _use_small_image_stem(network: nn.Module) -> nn.Module:

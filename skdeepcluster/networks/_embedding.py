@@ -1,5 +1,6 @@
 """From raw samples to embeddings on the unit sphere."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -108,7 +109,8 @@ class FrozenBackbone(nn.Module):
     width : int
         How many features.
     least_side : int, default=0
-        Images whose shorter side has fewer pixels are enlarged to it; see :func:`least_side`.
+        Images with fewer pixels than a square of this side are enlarged to as many; see
+        :func:`least_side`.
 
     Attributes
     ----------
@@ -146,17 +148,18 @@ class FrozenBackbone(nn.Module):
 
 
 def enlarged(images: Tensor, least_side: int) -> Tensor:
-    """Return images whose shorter side has so many pixels at least.
+    """Return images with as many pixels, at least, as a square of this side.
 
     Parameters
     ----------
     images : Tensor of shape (batch, channels, height, width)
     least_side : int
     """
-    shorter = min(images.shape[-2:])
-    if shorter >= least_side:
+    height, width = images.shape[-2:]
+    scale = least_side / math.sqrt(height * width)
+    if scale <= 1:
         return images
-    size = [round(side * least_side / shorter) for side in images.shape[-2:]]
+    size = [max(round(height * scale), 1), max(round(width * scale), 1)]
     return interpolate(images, size, mode="bilinear", align_corners=False)
 
 

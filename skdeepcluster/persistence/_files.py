@@ -25,7 +25,7 @@ PREVIOUS_FILE = TENSOR_FILE + ".previous"
 FORMAT = "skdeepcluster model"
 # To be raised when what a file holds changes, be it by a new parameter of an estimator; what older
 # files lack is then filled in before they are checked.
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # A larger text is refused unread: what there is much of lies among the tensors.
 MOST_TEXT_BYTES = 2**26
 

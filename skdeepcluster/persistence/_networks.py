@@ -38,12 +38,15 @@ class Backbone:
         Number of features that it returns.
     frozen : bool
         Whether it makes vectors of images before anything is trained.
+    least_side : int
+        To which side it enlarges images then.
     """
 
     name: str
     small_stem: bool
     width: int
     frozen: bool
+    least_side: int
 
 
 def record_backbone(estimator: DeepEstimator) -> Backbone | None:
@@ -54,9 +57,10 @@ def record_backbone(estimator: DeepEstimator) -> Backbone | None:
     backbone = frozen.backbone if frozen else estimator._model.embedding.backbone
     width = output_width(backbone, estimator._sample_shape)
     if isinstance(estimator.backbone, nn.Module):
-        return Backbone(type(estimator.backbone).__name__, False, width, bool(frozen))
+        return Backbone(type(estimator.backbone).__name__, False, width, bool(frozen), 0)
     *_, network = backbone.children()  # after the normalisation of the channels
-    return Backbone(*timm_recipe(estimator.backbone, network), width, bool(frozen))
+    least_side = frozen.least_side if frozen else 0
+    return Backbone(*timm_recipe(estimator.backbone, network), width, bool(frozen), least_side)
 
 
 def _has_record(estimator: DeepEstimator) -> bool:
@@ -98,7 +102,7 @@ def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:
     if record is not None and record.frozen:
         network = _build_recorded(estimator, record)
         estimator._frozen = blank_frozen(
-            estimator._sample_shape, estimator.backbone, network, record.width
+            estimator._sample_shape, network, record.width, record.least_side
         )
         record = None  # what is trained gets its features
     shape, projector = estimator._seen_shape, estimator._projector()
@@ -131,9 +135,9 @@ def read_record(estimator: DeepEstimator, record: Any) -> Backbone | None:
         return None
     check_names("backbone", record, [field.name for field in fields(Backbone)])
     found = Backbone(**record)
-    if [type(value) for value in astuple(found)] != [str, bool, int, bool]:
+    if [type(value) for value in astuple(found)] != [str, bool, int, bool, int]:
         raise ValueError(
-            f"backbone: a name, a width and two truth values were expected, got {found}."
+            f"backbone: a name, two sizes and two truth values were expected, got {found}."
         )
     return found
 

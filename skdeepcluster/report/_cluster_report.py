@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_is_fitted
 
 from skdeepcluster.report._members import (
     Rows,
@@ -192,7 +191,6 @@ def cluster_report(
     >>> ", ".join(report.records[0])
     'label, size, share, confidence, class_weight, nearest, representatives, least_certain'
     """
-    check_is_fitted(model)
     model, X = last_step(model, X)
     check_scalar(n_representatives, "n_representatives", Integral, min_val=1)
     n_clusters = len(model.class_weights_)

@@ -300,7 +300,11 @@ def test_what_was_merged_is_split_along_the_tree(method, many, tmp_path):
         assert set(split.labels_[~others].tolist()) <= {divided, k}
     whole = model.cut(1)
     for k in range(2, K + 1):
-        whole = whole.split(int(np.bincount(whole._groups).argmax()))
+        n_parts = np.bincount(whole._groups, model.cluster_sizes_ > 0)
+        if n_parts.max() < 2:  # the rest has no samples
+            whole = model
+            break
+        whole = whole.split(int(n_parts.argmax()))
         assert whole.n_clusters_ == k
     assert_same_but_for_numbers(whole, model)
     assert whole.expected_accuracy_ == model.expected_accuracy_
@@ -351,6 +355,8 @@ def test_a_cluster_without_samples_is_not_split_off():
     model.cluster_sizes_ = np.array([60, 30, 0])
     model._neighbor_counts = np.array([[0, 0, 550], [0, 1, 100], [1, 1, 250]])
     assert model.merge([[1, 2]]).merge([[0, 1]]).split(0).cluster_sizes_.tolist() == [60, 30]
+    with pytest.raises(ValueError, match=r"cluster=1 was not merged.* were merged: \[\]"):
+        model.merge([[1, 2]]).split(1)
 
 
 @pytest.mark.parametrize(

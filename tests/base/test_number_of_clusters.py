@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import adjusted_rand_score
 
 import skdeepcluster
 from skdeepcluster import MiniClustering, StableClusterDiscrimination
 from skdeepcluster.base import _clusterer, _merging, _tuning
 from skdeepcluster.exceptions import DivergenceError
+from tests.callback_helpers import Watcher
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, METHODS, brief, tiny_backbone
 from tests.samples import IMAGES, X, Y
 
@@ -66,7 +67,6 @@ def test_it_is_what_cutting_by_hand_gives(method, found):
 @CLUSTERER
 def test_of_many_samples_the_same_are_asked_again(method, monkeypatch):
     monkeypatch.setattr(_merging, "SCORED_ROWS", 30)
-    monkeypatch.setattr(_clusterer, "SCORED_ROWS", 30)
     model = brief(method, n_clusters="auto").fit(X)
     again = model.cut_scores(X)
     assert again == pytest.approx({k: model.cut_scores_[k] for k in again}, abs=1e-6)
@@ -126,7 +126,8 @@ def test_warm_starts_go_on_from_all_clusters(method, found):
     model = found(method).set_params(warm_start=True, max_epochs=1).fit(X)
     assert model.n_clusters_ == model.predict_proba(X).shape[1] == 3
     assert list(model.cut_scores_)[-1] > 3
-    with pytest.raises(ValueError, match=f"n_samples=20 should be >= n_clusters={MOST}"):
+    message = f"n_samples=20 should be >= n_clusters={MOST}. So many .* warm_start=False"
+    with pytest.raises(ValueError, match=message):
         model.fit(X[:20])
 
 
@@ -196,6 +197,47 @@ def test_a_fit_that_fails_is_cut_as_well():
         model.fit(X)
     assert model.n_clusters_ == max(model.cut_scores_, key=model.cut_scores_.get, default=1)
     np.testing.assert_array_equal(model.predict(X), model.labels_)
+
+
+@CLUSTERER
+@pytest.mark.parametrize("step", ["_calibrate", "_describe", "_build"])
+def test_a_fit_that_is_broken_off_leaves_a_sound_model(method, step, found, monkeypatch, tmp_path):
+    def break_off(*_):
+        raise KeyboardInterrupt
+
+    model = found(method)
+    monkeypatch.setattr(_clusterer.DeepClusterer, step, break_off)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X[:48])
+    if step == "_describe":  # the clusters are there, and not how they may merge
+        assert model.n_clusters_ == 48 // 4
+        with pytest.raises(NotFittedError, match="under way"):
+            model.cut(2)
+        return
+    if step == "_calibrate":
+        assert model.n_clusters_ == max(model.cut_scores_, key=model.cut_scores_.get)
+    else:
+        assert len(model.labels_) == 90  # as it was
+    assert model.predict_proba(X).shape == (90, model.n_clusters_)
+    skdeepcluster.save(model, tmp_path / "model")
+    np.testing.assert_array_equal(
+        skdeepcluster.load(tmp_path / "model").predict(X), model.predict(X)
+    )
+
+
+@CLUSTERER
+def test_callbacks_see_no_number_before_it_is_found(method, found):
+    class Look(Watcher):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            if fitted_estimator is not None:
+                seen.append(fitted_estimator)
+
+    seen = []
+    found(method).set_callbacks(Look()).set_params(max_epochs=1).fit(X)
+    *under_way, ended = seen
+    assert under_way
+    assert not any(hasattr(snapshot, "n_clusters_") for snapshot in under_way)
+    assert ended.n_clusters_ == len(ended.cluster_sizes_)
 
 
 def test_the_number_is_printed(capsys):

@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from skdeepcluster.networks import build_backbone, is_pretrained, rebuild_backbone, timm_recipe
+from skdeepcluster.networks import (
+    build_backbone,
+    is_pretrained,
+    least_side,
+    rebuild_backbone,
+    timm_recipe,
+)
 
 TINY = "test_resnet"  # 0.4 million parameters, made by timm for tests
 
@@ -207,6 +213,25 @@ def test_weights_of_another_model(tmp_path):
         match=rf"weights.pt.*weights of backbone='{TINY}'.*'conv1.0.weight' is missing. Name the",
     ):
         build_backbone(TINY, (3, 32, 32), pretrained=path)
+
+
+def test_weights_older_than_the_counters_of_batch_normalisation_fit(tmp_path):
+    path = tmp_path / "weights.pt"
+    weights = timm.create_model(TINY, num_classes=5).state_dict()
+    torch.save({k: w for k, w in weights.items() if "num_batches_tracked" not in k}, path)
+    network, _ = build_backbone(TINY, (3, 32, 32), pretrained=path)
+    assert torch.equal(network.state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
+
+
+@pytest.mark.parametrize("n_classes", [0, 5])
+def test_published_weights_have_a_classifier(n_classes, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(timm.create_model(TINY, num_classes=n_classes).state_dict(), path)
+    network, _ = build_backbone(TINY, (3, 96, 96), pretrained=path)
+    assert least_side(TINY, network) == (128 if n_classes else 0)
+    assert least_side(network, network) == 0  # as a module of the user's
+    untrained, _ = build_backbone(TINY, (3, 96, 96))
+    assert least_side(TINY, untrained) == 0
 
 
 def test_weights_for_other_channels(tmp_path):

@@ -145,7 +145,7 @@ def test_model_goes_from_raw_samples_to_logits():
 
 @pytest.mark.parametrize(
     ("shape", "least_side", "expected"),
-    [((4, 4), 0, (4, 4)), ((4, 6), 8, (8, 12)), ((6, 4), 5, (8, 5)), ((9, 8), 8, (9, 8))],
+    [((4, 4), 0, (4, 4)), ((4, 9), 12, (8, 18)), ((9, 4), 9, (14, 6)), ((9, 8), 8, (9, 8))],
 )
 def test_small_images_are_enlarged_for_a_frozen_backbone(shape, least_side, expected):
     seen = []

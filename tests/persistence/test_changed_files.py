@@ -17,7 +17,7 @@ pytestmark = LOST_CLUSTERS
     ("name", "text", "message"),
     [
         ("default", setting("format", "other"), "was not written by save"),
-        ("default", setting("format_version", 2), r"format_version=2.*reads 5.*saved with.*torch"),
+        ("default", setting("format_version", 2), r"format_version=2.*reads 6.*saved with.*torch"),
         ("default", setting("format_version", "3"), "format_version='3'"),
         ("default", lambda t: t.pop("format_version"), "format_version=None"),
         ("default", setting("surprise", 1), r"model\.json: 'surprise' is unknown"),
