@@ -57,7 +57,7 @@ class ProximityDeepClustering(DeepClusterer):
     the end, by k-means on the codes, so no early mistake is learned.
 
     It is made from the paper's description and the auto-encoder of its authors' earlier method. See
-    the user guide for what was inferred. On feature arrays it is a little better than k-means on
+    the user guide for what was inferred. On feature arrays it is better than k-means on
     average, and worse on some.
 
     Parameters
