@@ -665,8 +665,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "base/test_number_of_clusters.py",
         [
             ("self._n_sized // FEWEST_SAMPLES", "MOST_CLUSTERS"),
-            ("self._group(groups.cpu().numpy())", "pass"),
-            ("            self._keep_best_number(trainer)\n            raise", "            raise"),
+            ("self._group(self._best_cut())", "pass"),
+            ("            self._keep_best_number()\n            raise", "            raise"),
             ("(merged, views, groups[labels])", "(self._confidence, views, labels)"),
             ("if self._seeks_number() and not self._goes_on():", "if self._seeks_number():"),
             ('("cut_scores_", "_merged_confidence")', "()"),

@@ -129,7 +129,7 @@ class DeepClusterer(EncodingEstimator):
             self._conclude(trainer)
             raise
         except BaseException:
-            self._keep_best_number(trainer)
+            self._keep_best_number()
             raise
         self._conclude(trainer)
         report.finish(lambda: {"_objective": copy.deepcopy(objective).eval()})
@@ -348,15 +348,15 @@ class DeepClusterer(EncodingEstimator):
         seen = described(rows)
         familiar = learn_familiar(seen[:FAMILIAR_ROWS], self._most_clusters(), generator)
         self._familiar_means, self._familiar_distances = familiar
-        labels = torch.from_numpy(self.labels_)[rows].to(seen.device)
+        all_labels = torch.from_numpy(self.labels_)
+        labels = trainer.agreed(all_labels[rows].to(seen.device))
         asked = slice(n_asked_rows)
         sizes = torch.from_numpy(self.cluster_sizes_).to(seen.device)
         self._neighbor_counts = neighbor_counts(seen[asked], labels[asked], sizes).numpy()
         if self._seeks_number():
             rows = scored_rows(len(source))
-            self.cut_scores_ = self._scores_of_cuts(
-                described(rows).cpu(), torch.from_numpy(self.labels_)[rows]
-            )
+            labels = trainer.agreed(all_labels[rows].to(seen.device))
+            self.cut_scores_ = self._scores_of_cuts(described(rows).cpu(), labels.cpu())
 
     def _calibrate(
         self, embedding: Tensor, source: Source, trainer: Trainer, report: CallbackReport
@@ -381,7 +381,7 @@ class DeepClusterer(EncodingEstimator):
         with report.phase("calibration", n_epochs(len(rows))) as hook:
             self._confidence = fit_confidence(views, votes, labels, n_clusters, trainer, hook)
         if self._seeks_number():
-            groups = trainer.agreed(torch.from_numpy(self._best_cut()).to(labels.device))
+            groups = torch.from_numpy(self._best_cut()).to(labels.device)
             merged = MergedOpinion(self._confidence, groups)
             confidence = torch.tensor(mean_confidence(merged, views, groups[labels]))
             self._merged_confidence = float(trainer.agreed(confidence.to(labels.device)))
@@ -390,7 +390,7 @@ class DeepClusterer(EncodingEstimator):
         """Leave the best number of clusters, if it was to be found; say what is strange."""
         if self._seeks_number():
             most = self.n_clusters_
-            self._keep_best_number(trainer)
+            self._keep_best_number()
             trainer.say(f"number of clusters: {self.n_clusters_} of up to {most}")
             if 1 < most == self.n_clusters_:
                 warn(
@@ -401,11 +401,10 @@ class DeepClusterer(EncodingEstimator):
                 )
         self._warn_about_sizes()
 
-    def _keep_best_number(self, trainer: Trainer) -> None:
+    def _keep_best_number(self) -> None:
         """Merge clusters to the best number, if it was to be found and the scores are there."""
         if self._seeks_number() and self._groups is None and hasattr(self, "cut_scores_"):
-            groups = trainer.agreed(torch.from_numpy(self._best_cut()).to(trainer.device))
-            self._group(groups.cpu().numpy())
+            self._group(self._best_cut())
 
     def _warn_about_sizes(self) -> None:
         sizes = self.cluster_sizes_

@@ -149,6 +149,7 @@ def fit_with_checkpoints(n_processes):
 
 FITS = {
     "mini": (MiniClustering(6, **SHORT), X),
+    "number": (MiniClustering("auto", **SHORT, calibrate=False), X),
     "calibrated": (CalibratedDeepClustering(6, **SHORT, calibrate=False), X),
     "one stage": (StableClusterDiscrimination(6, max_epochs=20, refine=True), X),
     "stopped": (MiniClustering(6, **SHORT).set_callbacks(StopAfter(3)), X),
