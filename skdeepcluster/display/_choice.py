@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from skdeepcluster.display._drawing import given_or_new_axes, plot_curve
+from skdeepcluster.display._drawing import given_or_new_axes, name_curves, plot_curve
 from skdeepcluster.report import last_step
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class ChoiceDisplay:
         self.ax_.margins(y=0.2)  # the number of the highest is written above it
         self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
         self.ax_.spines[["top", "right"]].set_visible(False)
-        if self.name is not None:
-            self.ax_.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.8)
+        name_curves(self.ax_)
         return self
 
     @classmethod

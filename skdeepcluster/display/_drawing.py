@@ -62,6 +62,11 @@ def finish_axes(ax: Axes, xlabel: str, ylabel: str) -> None:
     limits, ticks = (-0.04, 1.04), np.linspace(0, 1, 6)
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=limits, ylim=limits, xticks=ticks, yticks=ticks)
     ax.set_aspect("equal")
+    name_curves(ax)
+
+
+def name_curves(ax: Axes) -> None:
+    """Draw a legend, if a curve has a name."""
     if ax.get_legend_handles_labels()[0]:
         # Away from the curves as far as there is room, and legible where there is none.
         ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.8)
