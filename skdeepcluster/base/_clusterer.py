@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from skdeepcluster._warnings import warn
+from skdeepcluster.base._adjacency import n_asked, neighbor_counts
 from skdeepcluster.base._building import (
     PairedViews,
     build_networks,
@@ -25,7 +26,7 @@ from skdeepcluster.base._encoder_origin import EncodingEstimator
 from skdeepcluster.base._estimator import DeepEstimator
 from skdeepcluster.base._inference import embed_and_label, prepared_rows, vote
 from skdeepcluster.base._loaded import check_answer, check_familiar
-from skdeepcluster.base._merging import n_asked, neighbor_counts, scored_rows
+from skdeepcluster.base._merging import scored_rows
 from skdeepcluster.base._pretrainer import Pretrainer
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._tuning import Round

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skdeepcluster.base._merging import KNOWN, check_neighbor_counts
+from skdeepcluster.base._adjacency import check_neighbor_counts
+from skdeepcluster.base._merging import KNOWN
 
 
 def check_familiar(means: NDArray[np.float32], distances: NDArray[np.float32], width: int) -> None:

@@ -18,25 +18,16 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skdeepcluster.base._adjacency import merge_tree, merged_counts, modularity
 from skdeepcluster.base._prediction import PredictingEstimator
 from skdeepcluster.networks import ClusterModel, EmbeddingOpinion, MergedLabels, MergedOpinion
 from skdeepcluster.numerics import (
-    average_tree,
-    contingency_table,
     cut_tree,
     cuts,
     evenly_spaced,
     in_order_of_leaves,
-    label_counts,
-    nearest_neighbors,
 )
 
-# Neighbours of a sample that tell which clusters lie side by side.
-N_NEIGHBORS = 10
-# Samples that are asked for them, at most: so many, or this many for each cluster up to a limit.
-ASKED_ROWS = 2**11
-ASKED_OF_CLUSTER = 16
-MOST_ASKED = 2**14
 # Samples whose silhouettes tell how compact the clusters of a cut are.
 SCORED_ROWS = 1000
 # What is known of clusters, and changes when they merge.
@@ -90,7 +81,7 @@ class MergingEstimator(PredictingEstimator):
         as many as if neighbours were drawn at random, and close to 1 where there are none.
         """
         self._known_neighbor_counts()
-        return _tree(self._known(), np.arange(self.n_clusters_))
+        return merge_tree(self._known(), np.arange(self.n_clusters_))
 
     def _known(self) -> dict[str, Any]:
         """Return what is known of the clusters."""
@@ -141,7 +132,7 @@ class MergingEstimator(PredictingEstimator):
                 f"n_clusters={n_clusters} is more than the {n_learned} clusters that the fit has "
                 "learned, and a cut only merges. Fit with more."
             )
-        learned = _tree(self._outputs, np.arange(n_learned))
+        learned = merge_tree(self._outputs, np.arange(n_learned))
         return self._with_outputs_grouped(cut_tree(learned, n_clusters))
 
     def cut_scores(self, X: Any) -> dict[int, float]:
@@ -186,7 +177,7 @@ class MergingEstimator(PredictingEstimator):
             merged = groups[labels]
             if 1 < len(np.unique(merged)) < len(merged):
                 silhouette = silhouette_score(distances, merged, metric="precomputed")
-                separation = _modularity(_merged_counts(counts, groups))
+                separation = modularity(merged_counts(counts, groups))
                 scores[int(groups.max()) + 1] = float(silhouette + MODULARITY_WEIGHT * separation)
         return scores
 
@@ -302,7 +293,7 @@ class MergingEstimator(PredictingEstimator):
                 "divide others fit with more clusters, and cut(...) the model."
             )
         members = np.flatnonzero(groups == cluster)
-        halves = cut_tree(_tree(self._outputs, members), 2)
+        halves = cut_tree(merge_tree(self._outputs, members), 2)
         groups[members[halves == 1]] = self.n_clusters_
         return self._with_outputs_grouped(groups)
 
@@ -331,7 +322,7 @@ class MergingEstimator(PredictingEstimator):
         weight = np.where(sizes > 0, sizes, 1e-9)
         indicator = (groups == np.arange(n_groups)[:, None]) * weight
         indicator /= indicator.sum(axis=1, keepdims=True)
-        self._neighbor_counts = _merged_counts(outputs["_neighbor_counts"], groups)
+        self._neighbor_counts = merged_counts(outputs["_neighbor_counts"], groups)
         self.labels_ = groups[outputs["labels_"]]
         self.cluster_sizes_ = np.bincount(groups, sizes, n_groups).astype(sizes.dtype)
         centers, weights = outputs["cluster_centers_"], outputs["class_weights_"]
@@ -409,90 +400,9 @@ class FirstDescription(nn.Module):
         return descriptions[0]
 
 
-def neighbor_counts(X: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
-    """Return how many pairs of a sample and a nearest neighbour there are between which clusters.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n_samples, n_features)
-        Some thousands, drawn at random.
-    labels : Tensor of shape (n_samples,), int64
-    sizes : Tensor of shape (n_clusters,), int64
-        How many samples of each cluster there are, drawn or not.
-
-    Returns
-    -------
-    Tensor of shape (n_rows, 3), int64, on the CPU
-        The lower number of two clusters, the higher, or the same again, and how many pairs.
-    """
-    _, neighbors = nearest_neighbors(X, N_NEIGHBORS)
-    n_clusters = len(sizes)
-    # Where of a cluster only some were drawn, these have fewer neighbours in it than they should,
-    # and others in their place. As many elsewhere count as if all had been drawn.
-    drawn = label_counts(labels, n_clusters)
-    elsewhere = (N_NEIGHBORS + 1 - sizes).clamp(min=0)
-    places = torch.arange(neighbors.shape[1], device=X.device)
-    counted = places < (drawn - 1 + elsewhere)[labels][:, None]
-    ours, theirs = labels[:, None].expand_as(neighbors)[counted], labels[neighbors][counted]
-    one_way = contingency_table(ours, theirs, n_clusters, n_clusters)
-    pairs_of = one_way.triu() + one_way.tril(diagonal=-1).T
-    pairs = pairs_of.nonzero()
-    return torch.column_stack([pairs, pairs_of[pairs[:, 0], pairs[:, 1]].long()]).cpu()
-
-
-def check_neighbor_counts(counts: NDArray[np.int64], n_clusters: int) -> None:
-    """Raise ValueError if these cannot be :func:`neighbor_counts` of so many clusters."""
-    right = counts.dtype == np.int64 and counts.ndim == 2 and counts.shape[1] == 3
-    if right:
-        low, high, n = counts.T
-        right = bool(((low >= 0) & (low <= high) & (high < n_clusters) & (n > 0)).all())
-        right = right and len(np.unique(counts[:, :2], axis=0)) == len(counts)
-    if not right:
-        raise ValueError(f"_neighbor_counts are not all between the {n_clusters} clusters")
-
-
 def scored_rows(n_samples: int) -> Tensor:
     """Return the numbers of the samples by which cuts are scored."""
     return evenly_spaced(n_samples, SCORED_ROWS)
-
-
-def n_asked(n_clusters: int) -> int:
-    """Return of how many samples at most neighbours are counted."""
-    return max(ASKED_ROWS, min(ASKED_OF_CLUSTER * n_clusters, MOST_ASKED))
-
-
-def _tree(known: dict[str, Any], members: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return ``merge_tree_`` of some of the clusters of which this is known."""
-    first, second, counts = known["_neighbor_counts"].T
-    shares = known["cluster_sizes_"] / known["cluster_sizes_"].sum()
-    n_pairs = max(counts.sum(), 1)
-    affinity = np.zeros((len(shares), len(shares)))
-    affinity[first, second] = affinity[second, first] = counts / (2 * n_pairs)
-    # Clusters without any neighbours in common are told apart by the embedding: by the mean of
-    # (1 + cosine) / 2, which here weighs less than a single pair.
-    sums = known["cluster_centers_"] * shares[:, None]
-    affinity += (np.outer(shares, shares) + sums @ sums.T) / (2 * n_pairs)
-    affinity, shares = affinity[np.ix_(members, members)], shares[members]
-    # Clusters without samples go first. They come last, so that the first has some.
-    affinity[0, shares == 0] = affinity[shares == 0, 0] = 1.0
-    tree = average_tree(torch.from_numpy(affinity), torch.from_numpy(shares))
-    tree[:, 2] = 1 / (1 + tree[:, 2])
-    return tree
-
-
-def _merged_counts(rows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return :func:`neighbor_counts` between groups of clusters."""
-    pairs, where = np.unique(np.sort(groups[rows[:, :2]], axis=1), axis=0, return_inverse=True)
-    return np.column_stack([pairs, np.bincount(where.ravel(), rows[:, 2], len(pairs)).astype(int)])
-
-
-def _modularity(counts: NDArray[np.int64]) -> float:
-    """Return the modularity of :func:`neighbor_counts`: 0 as at random, towards 1 where apart."""
-    first, second, n = counts.T
-    total = max(n.sum(), 1)
-    inside = n[first == second].sum() / total
-    ends = np.bincount(np.concatenate([first, second]), np.concatenate([n, n])) / (2 * total)
-    return float(inside - np.square(ends).sum())
 
 
 def _as_lists(groups: Any) -> list[list[int]]:

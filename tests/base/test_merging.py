@@ -19,7 +19,7 @@ from skdeepcluster import (
     MiniClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.base import _merging
+from skdeepcluster.base import _adjacency, _merging
 from skdeepcluster.numerics import evenly_spaced
 from skdeepcluster.pretraining import SimCLR
 from tests.callback_helpers import Watcher
@@ -211,20 +211,20 @@ def test_a_cluster_of_which_few_were_drawn_is_no_neighbor_for_want_of_its_own():
         """Return how many of the third cluster's pairs leave it, if it has n samples in all."""
         sizes = torch.tensor([1000, 1000, n])
         counts = {
-            tuple(pair): n for *pair, n in _merging.neighbor_counts(X, labels, sizes).tolist()
+            tuple(pair): n for *pair, n in _adjacency.neighbor_counts(X, labels, sizes).tolist()
         }
         assert counts[2, 2] == 5 * 4
         return counts.get((0, 2), 0) + counts.get((1, 2), 0)
 
     assert [outside(n) for n in (50, 11, 10, 8, 5)] == [0, 0, 5, 15, 30]
     # All were drawn: all count.
-    assert _merging.neighbor_counts(X, labels, drawn)[:, 2].sum() == 3000
+    assert _adjacency.neighbor_counts(X, labels, drawn)[:, 2].sum() == 3000
 
 
 def test_of_many_samples_some_are_asked(monkeypatch):
-    assert [_merging.n_asked(k) for k in (2, 100, 200, 5000)] == [2048, 2048, 3200, 2**14]
-    monkeypatch.setattr(_merging, "ASKED_ROWS", 20)
-    monkeypatch.setattr(_merging, "ASKED_OF_CLUSTER", 1)
+    assert [_adjacency.n_asked(k) for k in (2, 100, 200, 5000)] == [2048, 2048, 3200, 2**14]
+    monkeypatch.setattr(_adjacency, "ASKED_ROWS", 20)
+    monkeypatch.setattr(_adjacency, "ASKED_OF_CLUSTER", 1)
     model = brief(METHODS["default"].__class__, 1).fit(X)
     assert model._neighbor_counts[:, 2].sum() <= 20 * 10
 
