@@ -15,6 +15,7 @@ from torch import Tensor
 from skdeepcluster._warnings import warn
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.training._agreement import Agreement
+from skdeepcluster.training._counters import counted_on_host
 from skdeepcluster.training._phase import Phase
 from skdeepcluster.training._prefetch import views_of
 from skdeepcluster.training._processes import average_gradients, shared_batches
@@ -125,7 +126,8 @@ class Steps:
         batches = torch.split(order[: n_batches * batch_size], batch_size)
         items = functools.partial(draws_for, self.seed, f"{phase.name} (items of epoch {number})")
         totals: dict[str, Tensor] = {}
-        with self._shared_batches(batch_size), self._explained_memory():
+        counters = counted_on_host(phase.objective)
+        with self._shared_batches(batch_size), self._explained_memory(), counters:
             for step, views in enumerate(views_of(batches, phase.views, self.generator, items)):
                 self._set_rates((number + step / n_batches) / epochs)
                 scalars = self._step(views)

@@ -165,7 +165,7 @@ FITS = {
         IMAGES,
     ),
     "calibrated images": (
-        CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2)),
+        CalibratedDeepClustering(3, **SMALL, pretraining=MoCo(max_epochs=2), calibrate=False),
         IMAGES,
     ),
     "fine-tuned images": (
