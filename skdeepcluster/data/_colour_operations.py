@@ -151,15 +151,17 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
 
     green_over_blue = (green - blue).mul_(per_chroma)
     y = green_over_blue.abs()
-    hue = (3 - 2 * y).mul_(value - red).mul_(per_chroma).add_(y).copysign_(green_over_blue).div_(6)
+    x = (value - red).mul_(per_chroma)
+    hue = torch.rsub(y, 3, alpha=2).mul_(x).add_(y).copysign_(green_over_blue)  # in sixths
 
     # From here on one buffer of image size is updated in place: fresh memory is the larger cost.
-    turned = hue.add_(per_image(factor) + 1.5).frac_()  # 0.5 is red
+    turned = hue.div_(6).add_(per_image(factor) + 1.5).frac_()  # in turns, and 0.5 is red
     own_hue = torch.tensor([1 / 2, 5 / 6, 1 / 6], dtype=images.dtype)
     own_hue = own_hue.to(images.device, non_blocking=True)
     channels = turned - own_hue[:, None, None]
     channels.abs_().sub_(0.5).abs_()  # 0.5 minus the distance on the circle, in turns
-    return channels.clamp_(1 / 6, 1 / 3).mul_(6 * chroma).add_(value - 2 * chroma).clamp_(0, 1)
+    channels.clamp_(1 / 6, 1 / 3)
+    return value.sub(chroma, alpha=2).addcmul(channels, chroma, value=6).clamp_(0, 1)
 
 
 def greyscale(images: Tensor, mask: Tensor) -> Tensor:

@@ -238,10 +238,6 @@ class RandomImageViews:
         solarized = _draw_chosen(n, self.solarize_probability, generator)
 
         grey, *factors = torch.stack([grey, *factors]).to(images.device, non_blocking=True)
-        blurred, sigma, solarized = (
-            values.to(images.device, non_blocking=True) for values in (blurred, sigma, solarized)
-        )
-
         views = resized_crop(images, *crops, size, flip < self.flip)
         for k in order:
             if self.jitter[k] > 0:
@@ -249,9 +245,11 @@ class RandomImageViews:
         if self.grey_probability > 0:
             views = greyscale(views, grey < self.grey_probability)
         if len(blurred):
+            blurred, sigma = (v.to(images.device, non_blocking=True) for v in (blurred, sigma))
             smooth = gaussian_blur(views[blurred], sigma, _blur_kernel_size(views))
             views.index_copy_(0, blurred, smooth)
         if len(solarized):
+            solarized = solarized.to(images.device, non_blocking=True)
             threshold = views.new_full((len(solarized),), _SOLARIZE_THRESHOLD)
             views.index_copy_(0, solarized, solarize(views[solarized], threshold))
         return views.clamp_(0, 1)

@@ -253,20 +253,40 @@ def apply_operations(images: Tensor, kinds: Tensor, magnitudes: Tensor) -> Tenso
     images : Tensor of shape (B, C, H, W)
         New images in [0, 1].
     """
-    images = images.clone()
     # Sorted by kind on the host, which so knows the sizes of the blocks without asking a GPU.
     kinds, order = kinds.sort(dim=1)
     magnitudes = magnitudes.gather(1, order)
     moves = magnitudes[..., None] * (kinds[..., None] == torch.arange(len(_TONES), len(_BOUNDS)))
-    order, magnitudes = (v.to(images.device, non_blocking=True) for v in (order, magnitudes))
+    rows = _rearrangements(order).to(images.device, non_blocking=True)
+    magnitudes = magnitudes.to(images.device, non_blocking=True)
 
     for step, kind in enumerate(kinds):
         sizes = kind.clamp_max(len(_TONES)).bincount(minlength=len(_TONES) + 1).tolist()
-        *blocks, last = torch.split(order[step], sizes)
+        *blocks, last = torch.split(images[rows[step]], sizes)
         *drawn, _ = torch.split(magnitudes[step], sizes)
-        for (operation, _), block, magnitude in zip(_TONES, blocks, drawn, strict=True):
-            images.index_copy_(0, block, operation(images[block], magnitude))
+        parts = [
+            operation(block, magnitude)
+            for (operation, _), block, magnitude in zip(_TONES, blocks, drawn, strict=True)
+        ]
         move = moves[step, len(kind) - len(last) :]
-        moved = affine(images[last], move[:, 0], move[:, 1:3], move[:, 3:])
-        images.index_copy_(0, last, moved)
-    return images
+        parts.append(affine(last, move[:, 0], move[:, 1:3], move[:, 3:]))
+        images = torch.cat(parts)
+    return images[rows[-1]]
+
+
+def _rearrangements(order: Tensor) -> Tensor:
+    """From one order of the images to the next, starting with and coming back to their own.
+
+    Parameters
+    ----------
+    order : int64 Tensor of shape (n_steps, B)
+        Numbers of the images as they are to stand in each step.
+
+    Returns
+    -------
+    rows : int64 Tensor of shape (n_steps + 1, B)
+        Where each stands in the step before; the last row leads back.
+    """
+    own = torch.arange(order.shape[1])[None]
+    places = torch.cat([own, order.argsort(dim=1)])
+    return places.gather(1, torch.cat([order, own]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skdeepcluster.data._image_views import RandomImageViews
 from skdeepcluster.data._sources import Source
 from skdeepcluster.numerics import OwnDraws
 
@@ -138,13 +141,23 @@ class AugmentedViews:
     @torch.no_grad()
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the views of some images, one per augmentation."""
-        images = self.prepare(self.source.rows(index))
-        seen = [images] * len(self.augmentations)
-        if self.neighbors is not None:
+        if self.neighbors is None:
+            seen = [self.prepare(self.source.rows(index))] * len(self.augmentations)
+        else:
             pick = torch.randint(self.neighbors.shape[1], (len(index),), generator=generator)
-            seen[1] = self.prepare(self.source.rows(self.neighbors[index, pick]))
-        pairs = zip(self.augmentations, seen, strict=True)
-        return tuple(augment(images, generator) for augment, images in pairs)
+            both = torch.cat([index, self.neighbors[index, pick]])
+            own, others = self.prepare(self.source.rows(both)).chunk(2)
+            seen = [own, others, *[own] * (len(self.augmentations) - 2)]
+        views: list[Tensor] = []
+        for augment, pairs in groupby(zip(self.augmentations, seen, strict=True), itemgetter(0)):
+            images = [image for _, image in pairs]
+            if isinstance(augment, RandomImageViews):
+                # All that are alike at once: a fast card waits for the host, which starts each
+                # operation.
+                views += augment(torch.cat(images), generator).chunk(len(images))
+            else:
+                views += [augment(image, generator) for image in images]
+        return tuple(views)
 
 
 class FunctionViews:

@@ -353,7 +353,7 @@ def test_bad_images_are_named():
 # A launch more is some microseconds of the host, which a fast card waits for.
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counted on the virtual device")
 @pytest.mark.parametrize(
-    ("views", "most"), [(RandomImageViews(), 66), (StrongImageViews(), 395)], ids=["weak", "strong"]
+    ("views", "most"), [(RandomImageViews(), 57), (StrongImageViews(), 318)], ids=["weak", "strong"]
 )
 def test_an_accelerator_is_asked_for_little_and_never_waited_for(views, most):
     images = random_images(64)

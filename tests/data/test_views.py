@@ -66,6 +66,55 @@ def test_nodes_may_be_a_part_of_the_rows():
     assert set((second[:, 0] / 2).long().tolist()) <= set(rows.tolist())
 
 
+class Counted:
+    """An augmentation that tells how many images it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, images, generator):
+        self.seen.append(len(images))
+        return images
+
+
+@pytest.mark.parametrize("neighbors", [None, torch.arange(10).roll(1)[:, None]])
+def test_views_that_are_alike_are_drawn_at_once_and_each_for_itself(neighbors, monkeypatch):
+    drawn, call = [], RandomImageViews.__call__
+
+    def watched(views, images, generator):
+        drawn.append(images)
+        return call(views, images, generator)
+
+    monkeypatch.setattr(RandomImageViews, "__call__", watched)
+    images = torch.rand(10, 3, 8, 8, generator=seeded(9))
+    alike, other = RandomImageViews(), RandomImageViews(flip=0.0)
+    augmentations = [alike, RandomImageViews(), unchanged, other]
+    views = AugmentedViews(ResidentSource(images), Double(), augmentations, neighbors)
+    index = torch.tensor([7, 2, 2, 0])
+    found = views(index, seeded())
+    partners = index if neighbors is None else neighbors[index, 0]
+    assert [len(d) for d in drawn] == [8, 4]
+    assert torch.equal(drawn[0], 2 * images[torch.cat([index, partners])])
+    assert torch.equal(drawn[1], 2 * images[index])
+    assert torch.equal(found[2], 2 * images[index])
+    generator = seeded()
+    if neighbors is not None:
+        torch.randint(1, (4,), generator=generator)
+    assert torch.equal(torch.cat(found[:2]), call(alike, drawn[0], generator))
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[3], call(other, drawn[1], generator))
+
+
+def test_functions_are_given_one_view_at_a_time():
+    # What torchvision draws is one number for a whole batch, the same for both views of it.
+    counted = Counted()
+    images = torch.rand(10, 3, 8, 8, generator=seeded(9))
+    AugmentedViews(ResidentSource(images), nn.Identity(), [counted, counted])(
+        torch.arange(4), seeded()
+    )
+    assert counted.seen == [4, 4]
+
+
 def test_both_images_are_made_from_the_rows_asked_for():
     images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 4, 4).contiguous()
 
