@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax, one_hot, softplus
+from torch.nn.functional import log_softmax, normalize, one_hot, softplus
+from torch.nn.utils.rnn import pad_sequence
 
 from skdeepcluster.networks import ClusterModel, CosineHead, full_precision, most_likely
 from skdeepcluster.numerics import cluster_means
@@ -79,7 +80,13 @@ def encoder_loss(
     return -(label_share * by_label + (1 - label_share) * by_other).mean(dim=-1)
 
 
-def raised_duals(duals: Tensor, counts: Tensor, lower_bound: float, rate: float) -> Tensor:
+def raised_duals(
+    duals: Tensor,
+    counts: Tensor,
+    lower_bound: float,
+    rate: float | Tensor,
+    n_clusters: int | Tensor | None = None,
+) -> Tensor:
     r"""Return dual variables that make clusters more attractive while they are too small.
 
     .. math:: \rho_k \leftarrow \max(0, \rho_k + \eta (r / K - n_k / B))
@@ -92,10 +99,13 @@ def raised_duals(duals: Tensor, counts: Tensor, lower_bound: float, rate: float)
         How many samples :math:`n_k` of a batch each cluster got.
     lower_bound : float
         The least size of a cluster, r, as a share of the mean size.
-    rate : float
+    rate : float or Tensor
         The learning rate eta.
+    n_clusters : int or Tensor of shape (..., 1), optional
+        K, where the last axis may be longer than that.
     """
-    missing = lower_bound / duals.shape[-1] - counts / counts.sum(dim=-1, keepdim=True)
+    n_clusters = duals.shape[-1] if n_clusters is None else n_clusters
+    missing = lower_bound / n_clusters - counts / counts.sum(dim=-1, keepdim=True)
     return (duals + rate * missing).clamp(min=0)
 
 
@@ -218,18 +228,65 @@ class DiscriminationHead(nn.Module):
         self.assignments = self.assignments[:0].clone()
 
 
+class SideBySide:
+    """What heads have of each cluster, in one tensor for all of them.
+
+    Where their numbers of clusters differ, clusters that do not exist fill up the smaller ones.
+
+    Parameters
+    ----------
+    n_clusters : sequence of int
+        Of each head.
+    like : Tensor
+        On the device, and of the type, of what is computed.
+
+    Attributes
+    ----------
+    n_clusters : int or Tensor of shape (n_heads, 1)
+        Of all heads, or of each.
+    shape : (int, int)
+        Number of heads, and their largest number of clusters.
+    """
+
+    def __init__(self, n_clusters: Sequence[int], like: Tensor) -> None:
+        self.shape = len(n_clusters), max(n_clusters)
+        self.n_clusters: int | Tensor = n_clusters[0]
+        self.rows: Tensor | None = None
+        self.absent: Tensor | None = None
+        if min(n_clusters) < max(n_clusters):
+            sizes, column = torch.tensor(n_clusters)[:, None], torch.arange(max(n_clusters))
+            rows = sizes.cumsum(dim=0) - sizes + column.minimum(sizes - 1)
+            self.rows = rows.flatten().to(like.device, non_blocking=True)
+            self.absent = (column >= sizes)[:, None].to(like.device, non_blocking=True)
+            self.n_clusters = sizes.to(like.device, like.dtype, non_blocking=True)
+
+    def stack(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return (n_heads, most clusters, ...); the last cluster stands for those that fill up."""
+        rows = torch.cat(list(parts))
+        if self.rows is not None:
+            rows = rows.index_select(0, self.rows)
+        return rows.view(*self.shape, *rows.shape[1:])
+
+    def logits(self, x: Tensor, centers: Tensor) -> Tensor:
+        """Return (n_heads, batch, most clusters); no sample is like a cluster that fills up."""
+        logits = x @ centers.mT
+        if self.absent is None:
+            return logits
+        # Not infinite: a probability of zero times its logarithm has to be zero.
+        return logits.masked_fill(self.absent, torch.finfo(logits.dtype).min / 4)
+
+
 def discriminate(
     heads: Sequence[DiscriminationHead], index: Tensor, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return :math:`L_w + L_x` of two views for each head, and the share of new assignments.
 
-    Heads with the same number of clusters are computed side by side: one of them alone would leave
-    most of the device idle.
+    Heads are computed side by side: one of them alone would leave most of the device idle.
 
     Parameters
     ----------
     heads : sequence of DiscriminationHead
-        With the same number of clusters and the same settings.
+        With the same settings.
     index : Tensor of shape (batch,), int64
         Numbers of the samples.
     first, second : Tensor of shape (batch, embedding_dim)
@@ -241,45 +298,49 @@ def discriminate(
     """
     temperature, label_share = heads[0].temperature, heads[0].label_share
     both = torch.cat([first, second]) / temperature
-    centers = torch.stack([head.head.centers for head in heads])
-    previous = torch.stack([head.previous for head in heads])
+    beside = SideBySide([head.n_clusters for head in heads], both)
+    centers = normalize(beside.stack([head.head.weight for head in heads]), dim=-1)
+    previous = beside.stack([head.previous for head in heads])
     last = torch.stack([head.assignments[index] for head in heads])
 
-    logits = both.detach() @ centers.mT
-    labels = _assign(heads, logits.detach(), index)
+    logits = beside.logits(both.detach(), centers)
+    labels = _assign(heads, beside, logits.detach(), index)
     losses = center_loss(logits, labels.repeat(1, 2))
     # The encoder learns from what was known before this step.
     known = torch.where(last >= 0, last, labels).repeat(1, 2)
-    encoded = both @ previous.mT
+    encoded = beside.logits(both, previous)
     swapped = encoded.roll(len(index), dims=1)
     losses = losses + encoder_loss(encoded, swapped, known, label_share)
     return losses, (labels != last).float().mean(dim=1)
 
 
 @torch.no_grad()
-def _assign(heads: Sequence[DiscriminationHead], logits: Tensor, index: Tensor) -> Tensor:
+def _assign(
+    heads: Sequence[DiscriminationHead], beside: SideBySide, logits: Tensor, index: Tensor
+) -> Tensor:
     r"""Return the clusters :math:`\arg\max_k (x_i^\top w_k - c_k)`, and keep them.
 
     The cosines are the mean of both views, the costs :math:`c_k` are those of the constraint. A
     sample that stands twice in a batch, as samplers pad with, is remembered once.
     """
     one = heads[0]
-    duals = torch.stack([head.duals for head in heads])
+    duals = beside.stack([head.duals for head in heads])
     first, second = logits.chunk(2, dim=1)
     cosines = (first + second) * (one.temperature / 2)
     if one.constraint == "size":
         cosines = cosines + duals[:, None]
     elif one.constraint == "entropy":
-        counts = torch.stack([head.counts_without(index) for head in heads])
-        cosines = cosines - one.entropy_weight * entropy_cost(counts)
+        counts = pad_sequence([head.counts_without(index).mT for head in heads], batch_first=True)
+        cosines = cosines - one.entropy_weight * entropy_cost(counts.mT)
     labels = cosines.argmax(dim=-1)
     if one.constraint == "size":
         counts = torch.zeros_like(duals).scatter_add(1, labels, torch.ones_like(cosines[..., 0]))
-        rate = one.DUAL_RATE_PER_CLUSTER * one.n_clusters
-        duals = raised_duals(duals, counts, one.lower_bound, rate)
-    for head, own_labels, own_duals in zip(heads, labels, duals, strict=True):
+        rate = one.DUAL_RATE_PER_CLUSTER * beside.n_clusters
+        duals = raised_duals(duals, counts, one.lower_bound, rate, beside.n_clusters)
+        own_duals = [row[: head.n_clusters] for head, row in zip(heads, duals, strict=True)]
+        torch._foreach_copy_([head.duals for head in heads], own_duals)
+    for head, own_labels in zip(heads, labels, strict=True):
         head.assignments[index] = own_labels
-        head.duals.copy_(own_duals)
     return labels
 
 
@@ -342,6 +403,12 @@ class DiscriminationObjective(nn.Module):
         """The head that the model predicts with."""
         return self.heads[self.selected]
 
+    def _groups(self) -> list[list[DiscriminationHead]]:
+        """Return the heads that are computed side by side: few, and with little to fill up."""
+        alike = groupby(self.candidates, key=lambda head: head.n_clusters)
+        groups = [*(list(heads) for _, heads in alike), self.heads[self.n_candidates :]]
+        return [heads for heads in groups if heads]
+
     def select(self, number: int) -> None:
         """Let the model predict with the head of this number."""
         self.selected = number
@@ -395,10 +462,7 @@ class DiscriminationObjective(nn.Module):
         """
         z1, z2 = self.model.embedding(torch.cat([first, second])).chunk(2)
         with full_precision(z1.device):
-            results = [
-                discriminate(list(heads), index, z1, z2)
-                for _, heads in groupby(self.heads, key=lambda head: head.n_clusters)
-            ]
+            results = [discriminate(heads, index, z1, z2) for heads in self._groups()]
             losses, changes = (torch.cat(parts) for parts in zip(*results, strict=True))
             loss = losses.mean()
             if self.neighbor_weight:

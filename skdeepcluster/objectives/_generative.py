@@ -77,16 +77,22 @@ def class_discrepancy(
     both = torch.cat([real, made])
     norms = both.square().sum(dim=1)
     kernel = gaussian_kernels((norms[:, None] + norms - 2 * both @ both.T).clamp(min=0))
-    n = len(real)
-    in_real, has_real = class_averages(real, real_labels, n_classes)
-    in_made, has_made = class_averages(made, made_labels, n_classes)
-    own_real = ((in_real @ kernel[:n, :n]) * in_real).sum(dim=1)
-    own_made = ((in_made @ kernel[n:, n:]) * in_made).sum(dim=1)
-    across = in_real @ kernel[:n, n:] @ in_made.T
+    averages, there = class_averages(
+        both, _kinds(real_labels, made_labels, n_classes), 2 * n_classes
+    )
+    within = averages @ kernel @ averages.T
+    own_real, own_made = within.diagonal().chunk(2)
+    across = within[:n_classes, n_classes:]
     discrepancy = own_real[:, None] + own_made - 2 * across
+    has_real, has_made = there.chunk(2)
     there = has_real[:, None] & has_made
     same = torch.eye(n_classes, dtype=torch.bool, device=there.device)
     return _mean_where(discrepancy, there & same) - _mean_where(discrepancy, there & ~same)
+
+
+def _kinds(real_labels: Tensor, made_labels: Tensor, n_classes: int) -> Tensor:
+    """Return a number for each class of real samples, then for each of generated ones."""
+    return torch.cat([real_labels, made_labels + n_classes])
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
@@ -105,10 +111,13 @@ def mean_matching(
     real, real_labels, made, made_labels, n_classes
         See :func:`class_discrepancy`.
     """
-    in_real, has_real = class_averages(real, real_labels, n_classes)
-    in_made, has_made = class_averages(made, made_labels, n_classes)
-    gaps = (in_real @ real - in_made @ made).square().sum(dim=1)
-    return _mean_where(gaps, has_real & has_made)
+    both = torch.cat([real, made])
+    averages, there = class_averages(
+        both, _kinds(real_labels, made_labels, n_classes), 2 * n_classes
+    )
+    real_means, made_means = (averages @ both).chunk(2)
+    has_real, has_made = there.chunk(2)
+    return _mean_where((real_means - made_means).square().sum(dim=1), has_real & has_made)
 
 
 def metric_loss(embedding: Tensor, labels: Tensor, weights: Tensor, temperature: float) -> Tensor:

@@ -11,10 +11,13 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from skdeepcluster.networks import ClusterModel, PrototypeHead, full_precision, most_likely
 from skdeepcluster.numerics import cluster_means, contingency_table
+
+# The label of samples that are not learned from.
+IGNORED = -1
 
 
 def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -58,12 +61,10 @@ def self_training_loss(
     weights : Tensor of shape (n_outputs,), optional
         Class weights w; all one if left out.
     """
-    importance = selected.to(logits.dtype)
-    if weights is not None:
-        importance = importance * weights[labels]
-    log_likelihood = log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
-    total = importance.sum()
-    return -(importance * log_likelihood).sum() / torch.where(total > 0, total, 1.0)
+    learned = labels.where(selected, IGNORED)
+    total = (selected if weights is None else selected * weights[labels]).sum()
+    loss = cross_entropy(logits, learned, weights, ignore_index=IGNORED, reduction="sum")
+    return loss / torch.where(total > 0, total, 1.0)
 
 
 def class_weights(table: Tensor, occupancy_threshold: float) -> Tensor:
@@ -132,9 +133,10 @@ def alignment_loss(p_target: Tensor, p_mini: Tensor) -> Tensor:
     if p_mini.shape[1] >= n:
         return (p_target @ p_target.T - p_mini @ p_mini.T).square().mean()
     # The same number from small matrices: |AA' - BB'|^2 = |A'A|^2 - 2 |A'B|^2 + |B'B|^2.
-    within = (p_target.T @ p_target).square().sum() + (p_mini.T @ p_mini).square().sum()
-    between = (p_target.T @ p_mini).square().sum()
-    return (within - 2 * between) / n**2
+    both = torch.cat([p_target, p_mini], dim=1)
+    signs = both.new_ones(both.shape[1])
+    signs[p_target.shape[1] :] = -1
+    return signs @ (both.T @ both).square() @ signs / n**2
 
 
 def marginal_loss(marginal: Tensor, running: Tensor, prior: Tensor) -> Tensor:
@@ -324,7 +326,9 @@ class MiniObjective(nn.Module):
 
     def _compare(self, embedding: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and scalars of a batch: the weak views' embeddings, then the strong."""
-        target_weak, target_strong = self.target_head(embedding).chunk(2)
+        target = self.target_head(embedding)
+        probabilities = target.softmax(dim=1)
+        target_weak, target_strong = target.chunk(2)
         labels, selected = pseudo_labels(target_weak, self.confidence_threshold)
         if self.neighbor_views:
             selected = selected & (target_strong.argmax(dim=1) == labels)
@@ -342,10 +346,10 @@ class MiniObjective(nn.Module):
             )
         if self.alignment_weight:
             loss = loss + self.alignment_weight * alignment_loss(
-                target_weak.softmax(dim=1), mini_weak.softmax(dim=1)
+                probabilities.chunk(2)[0], mini_weak.softmax(dim=1)
             )
         if self.marginal_weight:
-            marginal = torch.cat([target_weak, target_strong]).softmax(dim=1).mean(dim=0)
+            marginal = probabilities.mean(dim=0)
             self.marginal.lerp_(marginal.detach(), self.MARGINAL_RATE)
             loss = loss + self.marginal_weight * marginal_loss(marginal, self.marginal, self.prior)
         return loss, {

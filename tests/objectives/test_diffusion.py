@@ -159,4 +159,6 @@ def test_reordering_renumbers_the_classes_of_both_networks():
     before = diffusion.sample(noise, labels)
     order = torch.tensor([2, 0, 1])
     diffusion.reorder(order)
-    torch.testing.assert_close(diffusion.sample(noise[order], labels), before[order])
+    # A matrix product may round a row by where it stands in its batch, and twenty steps add up.
+    made = diffusion.sample(noise[order], labels)
+    torch.testing.assert_close(made, before[order], rtol=1e-4, atol=1e-4)

@@ -114,9 +114,10 @@ def test_epochs_of_training_equal_a_loop(constraint, n_clusters):
     assert (head.assignments >= 0).all()
 
 
+@pytest.mark.parametrize("n_clusters", [(3, 3, 3), (4, 2, 7), (5, 1)])
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-def test_heads_side_by_side_learn_as_each_alone(constraint):
-    heads = [new_head(20, 3, constraint=constraint) for _ in range(3)]
+def test_heads_side_by_side_learn_as_each_alone(constraint, n_clusters):
+    heads = [new_head(20, k, constraint=constraint) for k in n_clusters]
     alone = copy.deepcopy(heads)
     for step in range(4):
         index = torch.randperm(20, generator=torch.Generator().manual_seed(step))[:8]
