@@ -275,7 +275,7 @@ def apply_operations(images: Tensor, kinds: Tensor, magnitudes: Tensor) -> Tenso
 
 
 def _rearrangements(order: Tensor) -> Tensor:
-    """From one order of the images to the next, starting with and coming back to their own.
+    """Return the way from one order of the images to the next, from their own and back to it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Batch normalisation counts its batches, and nobody reads the number while it is trained."""
+"""The counters of batch normalisation, which hardly anything reads."""
 
 from __future__ import annotations
 
