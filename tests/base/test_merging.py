@@ -234,14 +234,13 @@ def test_a_small_cluster_far_away_merges_last(method):
     """Few of its samples are asked, for there are many others."""
     rng = np.random.default_rng(0)
     data = rng.normal(size=(6000, 4)).astype(np.float32)
-    data[:, :2] += rng.integers(2, size=(6000, 2)) * 8
+    # Neither apart nor one: of ten clusters, how a CPU rounds would decide which they are.
+    data[:, :2] += rng.integers(2, size=(6000, 2)) * 5
     data[:30] += 60
-    model = method(10, random_state=0, max_epochs=1, calibrate=False).fit(data)
-    far = np.unique(model.labels_[:30])
-    assert not np.isin(model.labels_[30:], far).any()
-    cut = model.cut(5)
-    assert len(np.unique(cut.labels_[:30])) == 1
-    assert cut.cluster_sizes_[cut.labels_[0]] == 30
+    model = method(5, random_state=0, max_epochs=1, calibrate=False).fit(data)
+    for n_clusters in (5, 4, 3, 2):
+        labels = model.cut(n_clusters).labels_
+        assert np.array_equal(np.flatnonzero(labels == labels[0]), np.arange(30))
 
 
 def test_the_distance_tells_how_many_neighbors_there_are():
