@@ -31,3 +31,17 @@ def real_device(request):
     """Skip a test of what no virtual device has: threads, processes, networks without memory."""
     if request.config.getoption("--virtual-cuda"):
         pytest.skip("the virtual device knows neither threads nor processes nor the meta device")
+
+
+@pytest.fixture
+def cuda():
+    """Return a device of CUDA: a real one where there is one."""
+    import torch
+
+    from tests.virtual_cuda import CUDA, virtual_cuda
+
+    if torch.cuda.is_available():
+        yield torch.device("cuda", torch.cuda.current_device())
+    else:
+        with virtual_cuda():
+            yield CUDA

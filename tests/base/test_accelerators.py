@@ -34,16 +34,6 @@ from tests.samples import IMAGES, X
 from tests.virtual_cuda import CUDA, virtual_cuda
 
 
-@pytest.fixture
-def cuda():
-    """Return a device of CUDA: a real one where there is one."""
-    if torch.cuda.is_available():
-        yield torch.device("cuda", torch.cuda.current_device())
-    else:
-        with virtual_cuda():
-            yield CUDA
-
-
 def small_backbone(device):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)).to(device)

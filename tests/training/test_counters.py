@@ -10,15 +10,6 @@ from skdeepcluster.training._counters import counted_on_host
 from tests.virtual_cuda import CUDA, virtual_cuda
 
 
-@pytest.fixture
-def cuda():
-    if torch.cuda.is_available():
-        yield torch.device("cuda", torch.cuda.current_device())
-    else:
-        with virtual_cuda():
-            yield CUDA
-
-
 def small_network():
     return nn.Sequential(
         nn.Linear(3, 4),
