@@ -10,6 +10,7 @@ no batch skipped: what an epoch of six steps has more than one of two.
 """
 
 import argparse
+import importlib
 import json
 import warnings
 from dataclasses import replace
@@ -24,7 +25,9 @@ from throughput import CLUSTERING, PRETRAINING, catch, fresh_trainer, random_ima
 from skdeepcluster.base import _building
 from skdeepcluster.base._view_choice import NAMES
 from skdeepcluster.training import Phase, SilentHook, Trainer
-from tests.virtual_cuda import VirtualCuda, virtual_cuda
+
+# Of the checkout and run from there: the tests are not installed.
+virtual_cuda = importlib.import_module("tests.virtual_cuda").virtual_cuda
 
 FEW, MANY = 2, 6  # steps of an epoch
 EVERYTHING = [name for name in NAMES if name != "slight crop"]
@@ -45,7 +48,7 @@ def count(stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"stage": stage, "launches": launches, "of views": views, "waits": waits}
 
 
-def epoch(device: VirtualCuda, trainer: Trainer, phase: Phase, n_steps: int) -> tuple[int, int]:
+def epoch(device: Any, trainer: Trainer, phase: Phase, n_steps: int) -> tuple[int, int]:
     """Return launches, and waits in steps, of an epoch."""
     launches, waits = device.launches, device.waits_of_steps.total()
     n_samples = n_steps * phase.batch_size
