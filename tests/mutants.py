@@ -274,7 +274,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ),
             ("loss + self.neighbor_weight * contrast", "loss + contrast"),
             ("self_training_loss(head(z2), labels", "self_training_loss(head(z1), labels"),
-            ("self.OCCUPANCY_THRESHOLD)", "0.0)"),
+            ("over_labels, shape)", "over_labels, shape, 0.0)"),
         ],
     ),
     (
@@ -388,7 +388,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("self.FOLLOWING_RATE * (counts > 0)", "self.FOLLOWING_RATE * (counts >= 0)"),
             ("self.FOLLOWING_RATE * (counts > 0)", "(counts > 0)"),
             ("self.centers.lerp_(means, rate[:, None])", "pass"),
-            ("shape, self.OCCUPANCY_THRESHOLD)", "shape, 0.0)"),
+            ("(n_clusters, len(self)))", "(n_clusters, len(self)), 0.0)"),
         ],
     ),
     (
@@ -635,6 +635,14 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "base/_two_stage.py",
+        "base/test_start.py",
+        [
+            ("torch.mean, margin=0.0)", "margin=0.0)"),
+            ("torch.mean, margin=0.0)", "torch.mean)"),
+        ],
+    ),
+    (
+        "base/_two_stage.py",
         "base/test_clusters.py -k contradicts",
         [
             ('return labels, better == "merger"', "return labels, False"),
@@ -709,7 +717,9 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "numerics/_partitions.py",
         "numerics/test_partitions.py",
         [
-            ('scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])', "pass"),
+            ('scores["kmeans"] += margin * abs(scores["kmeans"])', "pass"),
+            ("+= margin * abs", "+= KMEANS_MARGIN * abs"),
+            ("labels, n_clusters, average)", "labels, n_clusters)"),
             ("scores[name])", "-scores[name])"),
         ],
     ),

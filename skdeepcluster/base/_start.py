@@ -206,19 +206,6 @@ def choose_partition(
     return "plain" if kept else best
 
 
-def best_separated(candidates: dict[str, Tensor], embedding: Tensor, n_clusters: int) -> Tensor:
-    """Return the partition of highest centroid silhouette in the embedding, the first of equals.
-
-    k-means has nearly the highest there is. Where a merger has more, k-means has cut large classes
-    up and put small ones together.
-    """
-    scores = {
-        name: float(centroid_silhouette(embedding, labels, n_clusters, torch.mean))
-        for name, labels in candidates.items()
-    }
-    return candidates[max(scores, key=lambda name: scores[name])]
-
-
 def nearest_mean(embedding: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     """Return the cluster to whose mean each sample is nearest."""
     centers, counts = cluster_means(embedding, labels, n_clusters)

@@ -1,5 +1,8 @@
 """Several partitions of the same data, and the best separated of them."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from skdeepcluster.numerics._contingency import label_counts
@@ -45,8 +48,14 @@ def merged_partitions(
     }
 
 
-def best_separated(candidates: dict[str, Tensor], X: Tensor, n_clusters: int) -> str:
-    """Return the name of the partition with the best median centroid silhouette.
+def best_separated(
+    candidates: dict[str, Tensor],
+    X: Tensor,
+    n_clusters: int,
+    average: Callable[[Tensor], Tensor] = torch.median,
+    margin: float = KMEANS_MARGIN,
+) -> str:
+    """Return the name of the partition with the best centroid silhouette, the first of equals.
 
     Parameters
     ----------
@@ -56,8 +65,15 @@ def best_separated(candidates: dict[str, Tensor], X: Tensor, n_clusters: int) ->
         Data in which separation is measured.
     n_clusters : int
         Labels are below it.
+    average : callable
+        See :func:`centroid_silhouette`.
+    margin : float
+        The share by which another has to be better than the one named "kmeans".
     """
-    scores = {name: centroid_silhouette(X, y, n_clusters) for name, y in candidates.items()}
+    scores = {
+        name: centroid_silhouette(X, labels, n_clusters, average)
+        for name, labels in candidates.items()
+    }
     if "kmeans" in scores:
-        scores["kmeans"] += KMEANS_MARGIN * abs(scores["kmeans"])
+        scores["kmeans"] += margin * abs(scores["kmeans"])
     return max(scores, key=lambda name: scores[name])

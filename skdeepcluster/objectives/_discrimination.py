@@ -364,9 +364,6 @@ class DiscriminationObjective(nn.Module):
         See :class:`DiscriminationHead`.
     """
 
-    # As MiniClustering's delta: the share of an over-cluster that a cluster holds to occupy it.
-    OCCUPANCY_THRESHOLD = 0.3
-
     def __init__(
         self,
         model: ClusterModel,
@@ -451,7 +448,7 @@ class DiscriminationObjective(nn.Module):
         head, over_head = self.selected_head, self.heads[-1]
         over_labels = most_likely(over_head.head, embedding)
         shape = (head.n_clusters, over_head.n_clusters)
-        return occupancy_weights(labels, over_labels, shape, self.OCCUPANCY_THRESHOLD)
+        return occupancy_weights(labels, over_labels, shape)
 
     def forward(
         self, index: Tensor, first: Tensor, second: Tensor

@@ -18,6 +18,8 @@ from skdeepcluster.numerics import cluster_means, contingency_table
 
 # The label of samples that are not learned from.
 IGNORED = -1
+# The share of a mini-cluster that a cluster has to hold to occupy it (delta), in the paper.
+OCCUPANCY_THRESHOLD = 0.3
 
 
 def pseudo_labels(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -93,7 +95,10 @@ def class_weights(table: Tensor, occupancy_threshold: float) -> Tensor:
 
 
 def occupancy_weights(
-    labels: Tensor, mini_labels: Tensor, shape: Sequence[int], occupancy_threshold: float
+    labels: Tensor,
+    mini_labels: Tensor,
+    shape: Sequence[int],
+    occupancy_threshold: float = OCCUPANCY_THRESHOLD,
 ) -> Tensor:
     """Return :func:`class_weights` from the clusters and mini-clusters of all samples.
 
@@ -103,7 +108,7 @@ def occupancy_weights(
         On any device.
     shape : (n_clusters, n_mini_clusters)
         Of the table of counts.
-    occupancy_threshold : float
+    occupancy_threshold : float, default=0.3
         See :func:`class_weights`.
 
     Returns

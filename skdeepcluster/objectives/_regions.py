@@ -20,8 +20,6 @@ class Regions(nn.Module):
         Number of embedding dimensions.
     """
 
-    # As MiniClustering's delta: the share of a region that a cluster holds to occupy it.
-    OCCUPANCY_THRESHOLD = 0.3
     # Share of a centre that the samples of a batch replace where the encoder moves.
     FOLLOWING_RATE = 0.5
     centers: Tensor
@@ -60,5 +58,4 @@ class Regions(nn.Module):
     def weigh_classes(self, embedding: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
         """Return class weights as MiniClustering's, with the regions as mini-clusters."""
         regions = self.find(embedding.to(self.centers.device))
-        shape = (n_clusters, len(self))
-        return occupancy_weights(labels, regions, shape, self.OCCUPANCY_THRESHOLD)
+        return occupancy_weights(labels, regions, (n_clusters, len(self)))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skdeepcluster.base import Recipe, _start
+from skdeepcluster import MiniClustering
+from skdeepcluster.base import Recipe, _start, _two_stage
 from skdeepcluster.networks import (
     EmbeddingNetwork,
     PrototypeHead,
@@ -34,13 +35,19 @@ def torn(labels):
     return torch.where(labels > 0, 2, halves)
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_of_images_the_partition_of_highest_silhouette_is_taken(blobs, order):
+def test_of_images_the_partition_of_highest_mean_silhouette_is_taken(blobs, monkeypatch):
     X, _, _, labels = blobs
-    candidates = dict([("kmeans", torn(labels)), ("centers", labels)][::order])
-    assert _start.best_separated(candidates, X, 3) is labels
-    equal = {"kmeans": labels, "centers": labels.clone()}
-    assert _start.best_separated(equal, X, 3) is labels
+    lost = labels.clone()
+    lost[-1] = 0  # one sample of a small cluster: the median does not see it, nor does a margin
+    candidates = {"kmeans": lost, "centers": labels}
+    monkeypatch.setattr(_two_stage, "candidate_partitions", lambda *_: candidates)
+    estimator = MiniClustering(3)
+    monkeypatch.setattr(estimator, "_sees_images", lambda: True)
+    monkeypatch.setattr(estimator, "_most_clusters", lambda: 3)
+    arguments = dict.fromkeys(("mini", "views", "model", "source", "trainer", "generator"))
+    found, is_new = estimator._partition(X, **arguments)
+    assert found is labels
+    assert not is_new
 
 
 @pytest.mark.parametrize("names", [("plain", "kmeans"), ("kmeans", "plain")])

@@ -160,11 +160,34 @@ def test_the_margin_favours_kmeans_where_all_are_badly_separated():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "skdeepcluster.numerics._partitions.centroid_silhouette",
-            lambda X, labels, n_clusters: scores["ab"[int(labels[0])]],
+            lambda X, labels, *_: scores["ab"[int(labels[0])]],
         )
         assert best_separated(candidates, X, 2) == "kmeans"
         scores["b"] = -0.52
         assert best_separated(candidates, X, 2) == "other"
+
+
+@pytest.mark.parametrize("name", ["kmeans", "third"])
+def test_without_a_margin_the_best_is_taken_whatever_its_name(name):
+    X, y = blobs()
+    worse = spoiled(y, 0.01)
+    assert best_separated({name: worse, "other": y}, X, 4, margin=0.0) == "other"
+    assert best_separated({"other": y, name: worse}, X, 4, margin=0.0) == "other"
+    assert best_separated({"other": y, name: y.clone()}, X, 4, margin=0.0) == "other"
+
+
+def test_the_mean_is_swayed_by_samples_that_the_median_does_not_see():
+    X, y = blobs(std=2.0)
+    spread = spoiled(y, 0.2)  # a fifth far from its own mean, which moves a little
+    values = {
+        average: centroid_silhouette(X, spread, 4, average) / centroid_silhouette(X, y, 4, average)
+        for average in (torch.median, torch.mean)
+    }
+    assert values[torch.mean] < values[torch.median]
+    margin = (1 / values[torch.mean] + 1 / values[torch.median]) / 2 - 1
+    candidates = {"kmeans": spread, "other": y}
+    assert best_separated(candidates, X, 4, torch.mean, margin) == "other"
+    assert best_separated(candidates, X, 4, torch.median, margin) == "kmeans"
 
 
 def test_equal_partitions_go_to_kmeans_and_one_cluster_has_a_best_one():
