@@ -13,7 +13,7 @@ from skdeepcluster.networks import (
     most_likely,
     multilayer_perceptron,
 )
-from skdeepcluster.numerics import cluster_means, nearest_neighbors
+from skdeepcluster.numerics import centroid_silhouette, cluster_means, nearest_neighbors
 from skdeepcluster.training import Trainer
 
 SIZES = (200, 60, 8)
@@ -37,9 +37,11 @@ def torn(labels):
 
 def test_of_images_the_partition_of_highest_mean_silhouette_is_taken(blobs, monkeypatch):
     X, _, _, labels = blobs
-    lost = labels.clone()
-    lost[-1] = 0  # one sample of a small cluster: the median does not see it, nor does a margin
-    candidates = {"kmeans": lost, "centers": labels}
+    # The large cluster, of which the median is, is further from the next one then.
+    worse = labels.clone()
+    worse[-1] = 1
+    assert centroid_silhouette(X, worse, 3) > centroid_silhouette(X, labels, 3)
+    candidates = {"kmeans": worse, "centers": labels}
     monkeypatch.setattr(_two_stage, "candidate_partitions", lambda *_: candidates)
     estimator = MiniClustering(3)
     monkeypatch.setattr(estimator, "_sees_images", lambda: True)
