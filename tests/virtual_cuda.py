@@ -164,51 +164,55 @@ class VirtualCuda(TorchDispatchMode):
         self.waits, self.waits_of_steps = Counter(), Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name, kwargs = func.overloadpacket.__name__, dict(kwargs or {})
-        tensors = list(_tensors([*args, *kwargs.values()]))
-        ours = [t for t in tensors if isinstance(t, DeviceTensor)]
-        others = [t for t in tensors if not isinstance(t, DeviceTensor)]
-        wanted = kwargs.get("device")
-        if (
-            wanted is not None
-            and torch.device(wanted).type == "cuda"
-            and torch.device(wanted).index
-        ):
-            raise RuntimeError("CUDA error: invalid device ordinal")
-        if not ours and wanted is not None and torch.device(wanted).type == "meta":
-            # Made by torch's own code for one of ours, on the device that it knows of.
-            wanted = wanted if _meta_is_meant() else CUDA
-        if not ours and (wanted is None or torch.device(wanted).type != "cuda"):
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        ours = DeviceTensor in types
+        wanted = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+        if wanted is not None:
+            if wanted.type == "cuda" and wanted.index:
+                raise RuntimeError("CUDA error: invalid device ordinal")
+            if not ours and wanted.type == "meta" and not _meta_is_meant():
+                # Made by torch's own code for one of ours, on the device that it knows of.
+                wanted = CUDA
+        if not ours and (wanted is None or wanted.type != "cuda"):
             if name in ("is_pinned", "_pin_memory"):
                 return False if name == "is_pinned" else args[0].clone()
             return func(*args, **kwargs)
+        others: list[Tensor] = []
+        inside_args = _taken_out(args, others)
+        inside = {key: _taken_out(value, others) for key, value in kwargs.items()}
         if ours and others:
             self._refuse_mixtures(name, args, others)
         self._count_waits(name, args, kwargs, wanted)
         self.launches += not func.is_view and name not in UNLAUNCHED
         if name == "copy_":
-            target, source = args[0], args[1]
-            _inside(target).copy_(_inside(source))
-            return target
+            inside_args[0].copy_(inside_args[1])
+            return args[0]
         # Where others are made like one of ours, torch asks for the device that it knows of.
-        kind = "meta" if wanted is None else torch.device(wanted).type
-        stays = kind == "cuda" or (kind == "meta" and bool(ours))
+        kind = "meta" if wanted is None else wanted.type
+        stays = kind == "cuda" or (kind == "meta" and ours)
         generator = kwargs.get("generator")
         if stays and generator is not None and generator._cdata not in DeviceGenerator.there:
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-        inside = {key: _mapped(_inside, value) for key, value in kwargs.items()}
         if "device" in kwargs:
             inside["device"] = torch.device("cpu")
         if name == "_to_copy":
             inside.pop("non_blocking", None)
-        result = func(*_mapped(_inside, args), **inside)
+        result = func(*inside_args, **inside)
         if not stays:
             return result
-        self.doubles += sum(t.dtype == torch.float64 for t in _tensors([result]))
-        result = _mapped(DeviceTensor, result)
+        result = self._brought(result)
         if ours and (func.is_view or func._schema.is_mutable):
             return return_and_correct_aliasing(func, args, kwargs, result)
         return result
+
+    def _brought(self, value):
+        """Return a tensor, or those in a list of them, on the device."""
+        if isinstance(value, Tensor):
+            self.doubles += value.dtype == torch.float64
+            return DeviceTensor(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)([self._brought(entry) for entry in value])
+        return value
 
     def _refuse_mixtures(self, name, args, others):
         if name in COPYING:
@@ -268,25 +272,15 @@ def _meta_is_meant():
     return any(isinstance(m, DeviceContext) and m.device.type == "meta" for m in modes)
 
 
-def _tensors(values):
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-
-
-def _mapped(function, value):
-    """Apply a function to a tensor, or to those in a list of them."""
+def _taken_out(value, others):
+    """Return what is inside, with that of a list of tensors; keep those that are not ours."""
     if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_mapped(function, entry) for entry in value])
+        if isinstance(value, DeviceTensor):
+            return value.inside
+        others.append(value)
+    elif isinstance(value, (list, tuple)):
+        return type(value)([_taken_out(entry, others) for entry in value])
     return value
-
-
-def _inside(tensor):
-    return tensor.inside if isinstance(tensor, DeviceTensor) else tensor
 
 
 def _making_there(make):
