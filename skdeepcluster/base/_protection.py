@@ -1,32 +1,51 @@
-"""Going back to a partition of the features where training has come to nothing better."""
+"""Another partition in the place of what training has come to, where that is no better."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from skdeepcluster.base._building import GRAPH_ROWS, PairedViews
+from skdeepcluster.base._building import (
+    GRAPH_ROWS,
+    PairedViews,
+    count_neighbors,
+    n_fine_clusters,
+)
 from skdeepcluster.base._inference import embed_and_label, prepared_rows
 from skdeepcluster.base._merging import MergingEstimator
 from skdeepcluster.base._start import (
     Ground,
+    candidate_partitions,
     choose_partition,
     finer_merger,
     ground_of,
+    n_runs,
     plain_partition,
     teach_encoder,
 )
 from skdeepcluster.data import NeighborViews, SelectedSource, Source
-from skdeepcluster.numerics import evenly_spaced, numbered_alike
+from skdeepcluster.numerics import evenly_spaced, kmeans, numbered_alike
 from skdeepcluster.training import Trainer
 
-# Of how many parts at least a cluster is merged where features are divided without training.
-PARTS_MERGED = 2
-# What the partitions are called that can take the place of one that was trained.
+# Of how many parts at least a cluster is merged: of the features and, as where clusters start from
+# mergers, of the embedding.
+FEATURE_PARTS = 2
+EMBEDDING_PARTS = 4
+# What partitions of the features are called that can take the place of one that was trained.
 TOLD = {"plain": "k-means on the features", "fine": "a merger of small clusters of the features"}
+
+
+class Kept(NamedTuple):
+    """A partition that is better than what training has come to."""
+
+    space: str
+    """Where it was found: "features" or "embedding"."""
+
+    labels: Tensor
+    """(n_samples,), int64: of the ground."""
 
 
 class ProtectedEstimator(MergingEstimator):
@@ -74,16 +93,16 @@ class ProtectedEstimator(MergingEstimator):
         objective: Any,
         source: Source,
         trainer: Trainer,
-    ) -> Tensor | None:
-        """Return a partition of the features where ``labels`` are no better; the encoder learns it.
+    ) -> Kept | None:
+        """Return another partition where ``labels`` are no better; the encoder learns it.
 
         Neither pretraining nor heads are to lose what is there without them.
         """
         n_clusters = self._most_clusters()
-        candidates = self._without_training(ground, trainer)
+        embedding = self._embed(objective, source, ground.rows)
+        candidates = self._without_heads(ground, embedding, trainer)
         labels = labels.to(ground.features.device)
         candidates["trained"] = labels
-        embedding = self._embed(objective, source, ground.rows)
         name = choose_partition(candidates, ground.features, embedding, ground.graph, n_clusters)
         names = list(candidates)
         name = names[int(trainer.agreed(torch.tensor(names.index(name))))]
@@ -94,20 +113,32 @@ class ProtectedEstimator(MergingEstimator):
         learned = teach_encoder(encoder, ground.inputs, found, n_clusters, trainer)
         if not learned:
             return None
-        trainer.say(f"{TOLD[name]} is kept: training has come to nothing better")
-        return found
+        told = TOLD.get(name, "a partition of the embedding")
+        trainer.say(f"{told} is kept: training has come to nothing better")
+        return Kept("features" if name in TOLD else "embedding", found)
 
-    def _without_training(self, ground: Ground, trainer: Trainer) -> dict[str, Tensor]:
-        """Return partitions of the features: k-means, and a merger where none was tried before."""
-        n_clusters = self._most_clusters()
+    def _without_heads(
+        self, ground: Ground, embedding: Tensor, trainer: Trainer
+    ) -> dict[str, Tensor]:
+        """Return k-means on the features and, where clusters did not start from such, mergers.
+
+        Of the features, and of the embedding that training has made: what those methods start from
+        that pretrain one.
+        """
+        k, n = self._most_clusters(), len(embedding)
         candidates = {"plain": self._plain_labels(ground.features, trainer)}
-        if not (self._starts_from_mergers or self._sees_images()):
-            generator = trainer.generator("merger")
-            found = finer_merger(
-                ground.features, PARTS_MERGED * n_clusters, ground.graph, n_clusters, generator
-            )
-            candidates |= {name: trainer.agreed(labels) for name, labels in found.items()}
-        return candidates
+        if self._starts_from_mergers or self._sees_images():
+            return candidates
+        generator = trainer.generator("merger")
+        found = finer_merger(ground.features, FEATURE_PARTS * k, ground.graph, k, generator)
+        n_parts = n_fine_clusters(EMBEDDING_PARTS, k, n)
+        mini = kmeans(embedding, n_parts, generator=generator, n_init=1)
+        nearest = ground.graph[:, : count_neighbors(n, k)]
+        embedded = candidate_partitions(
+            embedding, mini, nearest, k, "auto", generator, n_runs(n, k)
+        ) | finer_merger(embedding, n_parts, ground.graph, k, generator)
+        found |= {f"{name} of the embedding": labels for name, labels in embedded.items()}
+        return candidates | {name: trainer.agreed(labels) for name, labels in found.items()}
 
     def _embed(self, objective: Any, source: Source, rows: Tensor) -> Tensor:
         """Return the embedding of some samples, on the device."""

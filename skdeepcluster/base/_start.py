@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skdeepcluster.base._building import GRAPH_EDGES, PairedViews, Recipe
+from skdeepcluster.base._building import GRAPH_EDGES, Recipe
 from skdeepcluster.base._inference import INFERENCE_BATCH, prepared_rows
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._view_choice import MOST_VALUES, compared
-from skdeepcluster.data import NeighborViews, Source, TensorViews
+from skdeepcluster.data import Source, TensorViews
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
 from skdeepcluster.numerics import (
@@ -104,7 +104,7 @@ def n_runs(n_samples: int, n_clusters: int) -> int:
 def candidate_partitions(
     embedding: Tensor,
     mini: KMeansResult,
-    views: PairedViews,
+    neighbors: Tensor | None,
     n_clusters: int,
     init: str,
     generator: torch.Generator,
@@ -115,11 +115,10 @@ def candidate_partitions(
     Parameters
     ----------
     embedding : Tensor of shape (n_samples, embedding_dim)
-        Of the samples that there are views of.
     mini : KMeansResult
         The mini-clusters of the embedding.
-    views : PairedViews
-        Those of feature arrays know neighbours, by which mini-clusters can be merged.
+    neighbors : Tensor of shape (n_samples, n_neighbors), int64, or None
+        Nearest neighbours of each sample, by which mini-clusters can be merged.
     n_clusters : int
     init : {"auto", "kmeans", "merged"}
         Which to make; "auto" makes all.
@@ -132,7 +131,6 @@ def candidate_partitions(
         run = kmeans(embedding, n_clusters, generator=generator, n_init=n_init)
         candidates["kmeans"] = run.labels
     if init != "kmeans":
-        neighbors = views.neighbors if isinstance(views, NeighborViews) else None
         candidates |= merged_partitions(mini, n_clusters, neighbors)
     return candidates
 

@@ -128,8 +128,9 @@ class TwoStageClusterer(DeepClusterer):
         # The published start, where the encoder goes on from it.
         init = "kmeans" if self.init == "auto" and self._learns_from_images() else self.init
         k = self._most_clusters()
+        neighbors = views.neighbors if isinstance(views, NeighborViews) else None
         candidates = candidate_partitions(
-            embedding, mini, views, k, init, generator, n_runs(len(embedding), k)
+            embedding, mini, neighbors, k, init, generator, n_runs(len(embedding), k)
         )
         if not isinstance(views, NeighborViews):  # pixels are no judge of images
             # k-means has nearly the highest silhouette there is. Where a merger has more, k-means
@@ -191,10 +192,11 @@ class TwoStageClusterer(DeepClusterer):
         if ground is None:
             return
         labels = most_likely(objective.model.head, self._embed(objective, source, ground.rows))
-        plain = self._protected(labels, ground, objective, source, trainer)
-        if plain is None:
+        kept = self._protected(labels, ground, objective, source, trainer)
+        if kept is None:
             return
-        self._start_anew(objective, self._embed(objective, source, ground.rows), plain, trainer)
+        embedding = self._embed(objective, source, ground.rows)
+        self._start_anew(objective, embedding, kept.labels, trainer)
 
     def _start_anew(
         self, objective: Any, embedding: Tensor, labels: Tensor, trainer: Trainer

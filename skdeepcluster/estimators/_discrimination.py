@@ -43,7 +43,7 @@ from skdeepcluster.base import (
     teach_head,
     teach_together,
 )
-from skdeepcluster.data import IndexedViews, Source
+from skdeepcluster.data import IndexedViews, NeighborViews, Source
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import ClusterModel, most_likely
 from skdeepcluster.numerics import kmeans
@@ -192,10 +192,11 @@ class StableClusterDiscrimination(DeepClusterer):
         For each number of clusters the score of its best head: the median centroid silhouette of
         its clusters, in the features as they came (of images, in the embedding), times the share
         of clusters that have samples. No labels are needed for it.
-    selected_stage_ : {"clustering", "refinement", "features", "fine-tuning"}
-        The stage whose result was kept; "features" is k-means on them (of images on their pixels)
-        or a merger of small clusters, where none came to anything better. "fine-tuning" is all of
-        it on a backbone that arrived trained and was fine-tuned.
+    selected_stage_ : {"clustering", "refinement", "features", "embedding", "fine-tuning"}
+        The stage whose result was kept. Where none came to anything better, "features" is k-means
+        on them (of images on their pixels) or a merger of small clusters, and "embedding" the same
+        of the embedding. "fine-tuning" is all of it on a backbone that arrived trained and was
+        fine-tuned.
     cluster_sizes_ : ndarray of shape (`n_clusters_`,), int64
         Number of training samples in each cluster; clusters that were lost come last, with 0.
     cluster_centers_ : ndarray of shape (`n_clusters_`, n_embedding_dimensions)
@@ -495,6 +496,7 @@ class StableClusterDiscrimination(DeepClusterer):
             return
         generator = trainer.generator("partitions")
         embedding = self._embed(objective, source, views.rows)
+        neighbors = views.neighbors if isinstance(views, NeighborViews) else None
         fine = [
             kmeans(
                 embedding, head.n_clusters, generator=generator, n_init=1, max_iter=FINE_ITERATIONS
@@ -504,7 +506,7 @@ class StableClusterDiscrimination(DeepClusterer):
         partitions: list[Tensor] = []
         for k in self._counts():
             candidates = candidate_partitions(
-                embedding, fine[-1], views, k, init, generator, n_init=1
+                embedding, fine[-1], neighbors, k, init, generator, n_init=1
             )
             partitions += candidates.values()
         partitions += [run.labels for run in fine]
@@ -555,7 +557,7 @@ class StableClusterDiscrimination(DeepClusterer):
         views: PairedViews,
         trainer: Trainer,
     ) -> None:
-        """Start the heads anew from a partition of the features, if the best is no better.
+        """Start the heads anew from a partition made without them, if the best is no better.
 
         Of several numbers of clusters one encoder could not learn all partitions.
         """
@@ -568,10 +570,10 @@ class StableClusterDiscrimination(DeepClusterer):
         scores = [judgement.score for judgement in self._judge(objective, source)]
         best = objective.candidates[int(trainer.agreed(torch.tensor(scores)).argmax())]
         labels = most_likely(best.head, self._embed(objective, source, ground.rows))
-        found = self._protected(labels, ground, objective, source, trainer)
-        if found is None:
+        kept = self._protected(labels, ground, objective, source, trainer)
+        if kept is None:
             return
-        self.selected_stage_ = "features"
+        self.selected_stage_, found = kept
         generator = trainer.generator("going back")
         embedding = self._embed(objective, source, ground.rows)
         objective.remember_samples(len(ground.rows))  # which may be fewer than were trained on

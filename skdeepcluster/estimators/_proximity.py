@@ -432,11 +432,11 @@ class ProximityDeepClustering(DeepClusterer):
         rows = self._trained_rows(source, trainer)
         ground = ground_of(source, objective.model.prepare, rows)
         labels = most_likely(objective.head, self._embed(objective, source, ground.rows))
-        found = self._protected(labels, ground, objective, source, trainer)
-        if found is None:
+        kept = self._protected(labels, ground, objective, source, trainer)
+        if kept is None:
             return
         codes = self._embed(objective, source, ground.rows)
-        centers, _ = cluster_means(codes, found, self._most_clusters())
+        centers, _ = cluster_means(codes, kept.labels, self._most_clusters())
         n_regions = min(len(objective.regions), len(codes))
         generator = trainer.generator("going back")
         regions = kmeans(codes, n_regions, generator=generator, n_init=1)
