@@ -1,26 +1,27 @@
-"""MiniClustering beside KMeans and HDBSCAN, on arrays that anybody can make: doc/comparison.md.
+"""MiniClustering beside KMeans and others, on arrays that anybody can make: doc/comparison.md.
 
     python benchmarks/comparison.py [--seeds 3] [--first-seed 15000] [--output FILE]
 
 Four arrays: the digits of scikit-learn; a long-tailed draw of them; rows that are made up to look
 like sentence embeddings (20 topics in 7 fields, 50 to 500 rows each, 384 dimensions, the recipe of
 the gallery's example on embeddings); and plain, compact blobs. Nothing is set but the number of
-clusters, which HDBSCAN and "auto" find by themselves; labels are read only to score. HDBSCAN leaves
-rows out: "labelled" is the share that has a label, and ARI counts the rest as one more cluster. All
-but the digits are drawn anew for each seed. Prints medians, appends a JSON record per run to
-``--output``.
+clusters, which HDBSCAN, "auto" and EVoC, where it is installed, find by themselves; labels are read
+only to score. HDBSCAN and EVoC leave rows out: "labelled" is the share that has a label, and ARI
+counts the rest as one more cluster. All but the digits are drawn anew for each seed. Prints
+medians, appends a JSON record per run to ``--output``.
 """
 
 import argparse
-import json
-import platform
+import contextlib
 import time
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
+from features import append
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -58,6 +59,17 @@ def arrays(seed: int) -> dict[str, Any]:
     }
 
 
+def methods(n_clusters: int, seed: int) -> Iterator[tuple[str, Any]]:
+    yield "KMeans", KMeans(n_clusters, n_init=10, random_state=seed)
+    yield "HDBSCAN", HDBSCAN(copy=True)
+    with contextlib.suppress(ImportError):
+        from evoc import EVoC
+
+        yield f"EVoC {version('evoc')}", EVoC(random_state=seed)
+    yield "MiniClustering", MiniClustering(n_clusters, random_state=seed)
+    yield "MiniClustering, auto", MiniClustering("auto", random_state=seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -70,12 +82,7 @@ def main() -> None:
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for array, (X, y) in arrays(seed).items():
             n_clusters = len(np.unique(y))
-            for name, method in {
-                "KMeans": KMeans(n_clusters, n_init=10, random_state=seed),
-                "HDBSCAN": HDBSCAN(copy=True),
-                "MiniClustering": MiniClustering(n_clusters, random_state=seed),
-                "MiniClustering, auto": MiniClustering("auto", random_state=seed),
-            }.items():
+            for name, method in methods(n_clusters, seed):
                 started = time.perf_counter()
                 labels = method.fit_predict(X)
                 record = {
@@ -87,16 +94,9 @@ def main() -> None:
                     "clusters": int(labels.max() + 1),
                     "labelled": float(np.mean(labels >= 0)),
                     "seconds": time.perf_counter() - started,
-                    "scikit-learn": sklearn.__version__,
-                    "torch": torch.__version__,
-                    "python": platform.python_version(),
-                    "machine": platform.machine(),
-                    "threads": 1,
                 }
                 records.append(record)
-                if arguments.output:
-                    with open(arguments.output, "a") as file:
-                        file.write(json.dumps(record) + "\n")
+                append(record, arguments.output)
     for array, method in dict.fromkeys((record["array"], record["method"]) for record in records):
         rows = [r for r in records if (r["array"], r["method"]) == (array, method)]
         shown = [f"{key} {np.median([row[key] for row in rows]):.2f}" for key in SHOWN]

@@ -686,9 +686,13 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "base/_protection.py",
-        "base/test_clusters.py -k 'merger or rings'",
+        "base/test_clusters.py -k 'keeps_a_merger or rings or tells_apart'",
         [
-            ("not (self._starts_from_mergers or self._sees_images())", "False"),
+            ('"features" if name in TOLD else "embedding"', '"features"'),
+            ("mini = kmeans(embedding, n_parts", "mini = kmeans(ground.features, n_parts"),
+            ("embedding, mini, nearest, k,", "ground.features, mini, nearest, k,"),
+            ("embedding, mini, nearest, k,", "embedding, mini, None, k,"),
+            ("if self._starts_from_mergers or self._sees_images():", "if True:"),
             ("numbered_alike(candidates[name], labels, n_clusters)", "candidates['plain']"),
         ],
     ),

@@ -92,9 +92,9 @@ class StableClusterDiscrimination(DeepClusterer):
         Where heads start: from partitions of the embedding of the untrained encoder, or from random
         directions, as in the paper. "kmeans" is k-means, "merged" merges small clusters by average
         linkage. "auto" starts three heads on feature arrays, from k-means and from mergers by
-        centres and by neighbours, and keeps the best in the end, or k-means on the features as
-        they came or a merger of small clusters of them, if none is better; on images it is
-        "random".
+        centres and by neighbours, and keeps the best in the end or, if none is better, k-means or
+        a merger of small clusters, of the features as they came or of the embedding; on images it
+        is "random".
     constraint : {"size", "entropy"} or None, default="size"
         What keeps clusters alive. "size" makes clusters more attractive while they are smaller than
         `lower_bound` allows; "entropy" makes large clusters less attractive, all the time.

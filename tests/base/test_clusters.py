@@ -16,6 +16,7 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
+from skdeepcluster.base import _protection
 from skdeepcluster.pretraining import SimCLR
 from tests.instances import CLUSTERERS, LOST_CLUSTERS, brief
 from tests.samples import X, Y
@@ -95,23 +96,55 @@ def test_a_fit_that_goes_back_to_kmeans_answers_with_it(method, monkeypatch, siz
     assert adjusted_rand_score(expected.cpu(), model.labels_) == 1
 
 
+MERGERS = {
+    "fine": ("features", "a merger of small clusters of the features"),
+    "kmeans of the embedding": ("embedding", "a partition of the embedding"),
+    "centers of the embedding": ("embedding", "a partition of the embedding"),
+    "neighbors of the embedding": ("embedding", "a partition of the embedding"),
+    "fine of the embedding": ("embedding", "a partition of the embedding"),
+}
+
+
 @pytest.mark.parametrize("estimator", [StableClusterDiscrimination, ProximityDeepClustering])
-def test_so_does_one_that_goes_back_to_a_merger(estimator, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["fine", "centers of the embedding"])
+def test_so_does_one_that_keeps_a_merger(estimator, name, monkeypatch, capsys):
     """Methods that have not started from one: of rings no other partition is right."""
     data, y = rings()
-    kept = []
+    kept, divided, partitions = [], [], _protection.candidate_partitions
 
-    def merger(candidates, *_):
-        assert set(candidates) == {"plain", "fine", "trained"}
-        kept.append(candidates["fine"])
-        return "fine"
+    def watched(X, mini, neighbors, *arguments):
+        divided.append(X)
+        assert mini.centers.shape == (8, X.shape[1])
+        assert neighbors.shape == (500, 10)
+        return partitions(X, mini, neighbors, *arguments)
 
-    monkeypatch.setattr("skdeepcluster.base._protection.choose_partition", merger)
+    def merger(candidates, features, embedding, *_):
+        assert set(candidates) == {"plain", "trained", *MERGERS}
+        assert features.shape == (500, 2)
+        assert torch.equal(*divided, embedding)
+        kept.append(candidates[name])
+        return name
+
+    monkeypatch.setattr(_protection, "candidate_partitions", watched)
+    monkeypatch.setattr(_protection, "choose_partition", merger)
     model = estimator(2, random_state=0, max_epochs=1, verbose=1).fit(data)
     (expected,) = kept
-    assert adjusted_rand_score(expected.cpu(), model.labels_) > 0.99
-    assert adjusted_rand_score(y, model.labels_) > 0.99
-    assert "a merger of small clusters of the features is kept" in capsys.readouterr().out
+    assert len(expected.unique()) == 2
+    assert adjusted_rand_score(expected.cpu(), model.labels_) > 0.98
+    space, told = MERGERS[name]
+    assert f"{told} is kept" in capsys.readouterr().out
+    if estimator is StableClusterDiscrimination:
+        assert model.selected_stage_ == space
+    if name == "fine":
+        assert adjusted_rand_score(y, model.labels_) > 0.99
+
+
+def test_classes_that_a_trained_embedding_tells_apart_are_found_there():
+    data, y = load_digits(return_X_y=True)
+    baseline = adjusted_rand_score(y, KMeans(10, n_init=10, random_state=0).fit_predict(data))
+    model = StableClusterDiscrimination(10, calibrate=False, random_state=0).fit(data)
+    assert model.selected_stage_ == "embedding"
+    assert adjusted_rand_score(y, model.labels_) > baseline + 0.05
 
 
 def rings():
