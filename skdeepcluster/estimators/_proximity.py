@@ -54,7 +54,8 @@ class ProximityDeepClustering(DeepClusterer):
     decoded mixtures of two codes from samples. The decoder is a perceptron for feature arrays, and
     transposed convolutions for images. Then every code moves to the centroid of its nearest
     neighbours, those in crowds first. Which samples belong to which cluster is not decided before
-    the end, by k-means on the codes, so no early mistake is learned.
+    the end, so no early mistake is learned: by k-means on the codes or, on feature arrays, by a
+    merger of small clusters, of the codes or the features, if that separates them better.
 
     It is made from the paper's description and the auto-encoder of its authors' earlier method. See
     the user guide for what was inferred. On feature arrays it is better than k-means on
