@@ -118,7 +118,7 @@ for name in data:
 # of each two methods, here on the balanced digits. Where two methods agree, the labels do not hang
 # on the method. That does not make them right: MiniClustering, CalibratedDeepClustering and
 # GenerativeCalibrationClustering share their pretraining and their start, so it is no wonder that
-# they agree.
+# they agree; the other two may merge small clusters of an embedding in the same way.
 
 names = list(models)
 agreement = np.array(
@@ -145,10 +145,10 @@ plt.show()
 # All scores
 # ----------
 #
-# Four of the five clusterers differ little among themselves. Their labels are about as good as
-# those of Birch, a little better on the balanced digits, and better than those of the rest.
+# The five clusterers differ little among themselves. Their labels are about as good as those of
+# Birch, a little better on the balanced digits, and better than those of the rest.
 # ProximityDeepClustering, the one that does not draw neighbours together from the first step, is
-# nearer to KMeans on the balanced digits. The probabilities of all five are much closer to the
+# nearer to KMeans with most other seeds. The probabilities of all five are much closer to the
 # truth than those of the Gaussian mixture, which is nearly always too sure. For that they take
 # seconds, where the others take less than one. The long tail lowers their class-averaged accuracy:
 # some of the small classes share a cluster with others, in the method that generates samples of

@@ -103,11 +103,11 @@ for method, values in scores.items():
     print(f"{method:12}{np.mean(values):.2f}")
 
 # %%
-# Three of ours start from mergers of small clusters by their neighbours, where these are clearly
-# better than k-means: they find the rings and the sheared blobs. Of the moons they miss an end,
-# which HDBSCAN does not, and varied spread is best told by a mixture of Gaussians. The stable and
-# the proximity method divide rings as KMeans does. Where there is nothing, all but HDBSCAN divide
-# the square; :doc:`/guide/number_of_clusters` is about that question.
+# Ours take a merger of small clusters by their neighbours where that is clearly better than
+# k-means: they find the rings and the sheared blobs. Of the moons the generative method misses an
+# end, and the proximity method divides them as KMeans does. Varied spread is best told by a mixture
+# of Gaussians. Where there is nothing, all but HDBSCAN divide the square;
+# :doc:`/guide/number_of_clusters` is about that question.
 #
 # What to read next
 # -----------------
