@@ -40,6 +40,8 @@ from skdeepcluster.numerics import evenly_spaced, nearest_neighbors
 GRAPH_ROWS = 2**15
 # Nearest rows that are searched for: partitions are judged by more than views are drawn from.
 GRAPH_EDGES = 15
+# Small clusters, or regions, for each cluster, as in MiniClustering's paper.
+PARTS_PER_CLUSTER = 4
 # Standard deviations of constants, as a share of their mean, are below this.
 ROUNDING = 1e-12
 # Images, and pixels of them, that tell what is usual.
@@ -89,7 +91,7 @@ class Recipe:
         return max(round(steps / n_batches), 1)
 
 
-def n_fine_clusters(multiple: int, n_clusters: int, n_samples: int) -> int:
+def n_fine_clusters(n_clusters: int, n_samples: int, multiple: int = PARTS_PER_CLUSTER) -> int:
     """Return so many times the number of clusters, as long as five samples are left for each."""
     return max(min(multiple * n_clusters, n_samples // 5), n_clusters)
 

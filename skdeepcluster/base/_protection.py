@@ -30,10 +30,8 @@ from skdeepcluster.data import NeighborViews, SelectedSource, Source
 from skdeepcluster.numerics import evenly_spaced, kmeans, numbered_alike
 from skdeepcluster.training import Trainer
 
-# Of how many parts at least a cluster is merged: of the features and, as where clusters start from
-# mergers, of the embedding.
+# Of how many parts of the features at least a cluster is merged.
 FEATURE_PARTS = 2
-EMBEDDING_PARTS = 4
 # What partitions of the features are called that can take the place of one that was trained.
 TOLD = {"plain": "k-means on the features", "fine": "a merger of small clusters of the features"}
 
@@ -131,7 +129,7 @@ class ProtectedEstimator(MergingEstimator):
             return candidates
         generator = trainer.generator("merger")
         found = finer_merger(ground.features, FEATURE_PARTS * k, ground.graph, k, generator)
-        n_parts = n_fine_clusters(EMBEDDING_PARTS, k, n)
+        n_parts = n_fine_clusters(k, n)
         mini = kmeans(embedding, n_parts, generator=generator, n_init=1)
         nearest = ground.graph[:, : count_neighbors(n, k)]
         embedded = candidate_partitions(

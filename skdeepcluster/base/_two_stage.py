@@ -74,7 +74,7 @@ class TwoStageClusterer(DeepClusterer):
         """Return the size of the fine partition that the parameter of this name asks for."""
         wanted, n_clusters = getattr(self, name), self._most_clusters()
         if wanted == "auto":
-            return n_fine_clusters(4, n_clusters, self._n_sized)  # as in MiniClustering's paper
+            return n_fine_clusters(n_clusters, self._n_sized)
         if int(wanted) < n_clusters:
             raise ValueError(
                 f"{name}={wanted} should be >= n_clusters={n_clusters}: they are parts of "

@@ -447,7 +447,7 @@ class StableClusterDiscrimination(DeepClusterer):
         multiples = self._resolve(self.over_clusterings, features=[4], images=range(2, 11))
         most = self._most_clusters()
         multiples = positive_integers("over_clusterings", multiples)
-        return sorted({n_fine_clusters(multiple, most, self._n_sized) for multiple in multiples})
+        return sorted({n_fine_clusters(most, self._n_sized, multiple) for multiple in multiples})
 
     def _make_objective(self, model: ClusterModel) -> DiscriminationObjective:
         objective = DiscriminationObjective(

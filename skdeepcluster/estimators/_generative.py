@@ -51,7 +51,6 @@ FEATURE_GENERATION = Recipe(
     batch_size=128, learning_rate=5e-3, max_steps=300, samples_per_step=8 / 3
 )
 IMAGE_GENERATION = Recipe(batch_size=128, learning_rate=1e-3, image_epochs=20)
-REGIONS_PER_CLUSTER = 4
 # Generated samples to draw from in a round, where there are as many real ones.
 MOST_GENERATED = 1000
 # Pixels of the sides of images that a small U-Net can be trusted with.
@@ -434,7 +433,7 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
             denoiser,
             sample_shape=self._seen_shape,
             n_clusters=n_clusters,
-            n_parts=n_fine_clusters(REGIONS_PER_CLUSTER, n_clusters, self._n_sized),
+            n_parts=n_fine_clusters(n_clusters, self._n_sized),
             ratio=self.generated_ratio,
             # As many of each cluster.
             n_generated=n_clusters * math.ceil(min(MOST_GENERATED, self._n_sized) / n_clusters),

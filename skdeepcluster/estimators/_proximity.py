@@ -40,7 +40,6 @@ REFRESHES = 20
 RELAXED_AFTER = 0.25
 KMEANS_RUNS = 10
 UNUSED = ("pretraining", "views")  # of all clusterers' parameters
-REGIONS_PER_CLUSTER = 4
 
 
 class ProximityDeepClustering(DeepClusterer):
@@ -303,7 +302,7 @@ class ProximityDeepClustering(DeepClusterer):
             build_decoder(model.embedding.embedding_dim, self._seen_shape),
             self._standardize(model),
             n_clusters=n_clusters,
-            n_regions=n_fine_clusters(REGIONS_PER_CLUSTER, n_clusters, self._n_sized),
+            n_regions=n_fine_clusters(n_clusters, self._n_sized),
             n_neighbors=self.n_neighbors,
             filters=self.filters,
             medoids=self.centroid == "medoid",
