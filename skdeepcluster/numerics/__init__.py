@@ -1,5 +1,6 @@
 """Numerical building blocks on torch tensors, each tested against scikit-learn or SciPy."""
 
+from skdeepcluster.numerics._breathing import breathing_kmeans
 from skdeepcluster.numerics._conductance import conductances, mean_conductance
 from skdeepcluster.numerics._contingency import contingency_table, label_counts, numbered_alike
 from skdeepcluster.numerics._draws import OwnDraws, entered_draws
@@ -36,6 +37,7 @@ __all__ = [
     "average_linkage",
     "average_tree",
     "best_separated",
+    "breathing_kmeans",
     "centroid_silhouette",
     "cluster_means",
     "conductances",

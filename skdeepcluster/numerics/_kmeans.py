@@ -16,13 +16,14 @@ BLOCK_ENTRIES = 2**20
 # Sums are taken over this many rows at a time and then added up in float64: a float32 sum over
 # millions of similar rows would lose the digits in which they differ.
 BLOCK_ROWS = 2**13
+MOST_ITERATIONS = 300
 # Runs whose inertias differ by less than this share are equally good.
 ALIKE = 1e-5
 
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """The best of several runs of k-means.
+    """Clusters of k-means.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class KMeansResult:
     inertia : float
         Sum of squared distances to the nearest centre.
     n_iter : int
-        Lloyd iterations of the run that was kept.
+        Lloyd iterations of the last refinement of what was kept.
     """
 
     centers: Tensor
@@ -49,7 +50,7 @@ def kmeans(
     *,
     generator: torch.Generator,
     n_init: int = 10,
-    max_iter: int = 300,
+    max_iter: int = MOST_ITERATIONS,
     tol: float = 1e-4,
 ) -> KMeansResult:
     """Partition samples around the centres that minimise the squared distances.
@@ -138,7 +139,7 @@ def nearest_center(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 @full_digits()
 def cluster_means(X: Tensor, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
     """Return the mean (zero where there is none) and the number of samples of each cluster."""
-    sums, counts = _cluster_sums(X, labels, n_clusters), label_counts(labels, n_clusters)
+    sums, counts = cluster_sums(X, labels, n_clusters), label_counts(labels, n_clusters)
     return _means(sums, counts, X.dtype), counts
 
 
@@ -146,7 +147,7 @@ def _means(sums: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:
     return (sums / counts.clamp(min=1)[:, None]).to(dtype)
 
 
-def _cluster_sums(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+def cluster_sums(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     # index_add_ adds in random order on accelerators; a product does not.
     sum_rows = _sums_by_index if X.device.type == "cpu" else _sums_by_product
     return sum_rows(X, labels, n_clusters)
@@ -202,7 +203,7 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
     norms = X.square().sum(dim=1)
     labels, distances = nearest_center(X, centers)
     counts = label_counts(labels, n_clusters)
-    sums = _cluster_sums(X, labels, n_clusters)
+    sums = cluster_sums(X, labels, n_clusters)
     smallest, n_iter = counts.min().item(), 0
     for _ in range(max_iter):
         n_iter += 1
@@ -222,7 +223,7 @@ def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMean
         if X.device.type == "cpu" and 2 * n_moved < len(X):
             sums = _sums_after(moved, X, sums, previous, labels)
         else:
-            sums = _cluster_sums(X, labels, n_clusters)
+            sums = cluster_sums(X, labels, n_clusters)
     inertia = (distances + norms).clamp_(min=0).sum(dtype=widest_dtype(X.device)).item()
     return KMeansResult(centers, labels, inertia, n_iter)
 
@@ -231,8 +232,8 @@ def _sums_after(moved: Tensor, X: Tensor, sums: Tensor, previous: Tensor, labels
     """Return the sums of the clusters after some samples have moved; most stay where they are."""
     n_clusters, moved = len(sums), moved.nonzero()[:, 0]
     rows = X[moved]
-    gained = _cluster_sums(rows, labels[moved], n_clusters)
-    return sums + gained - _cluster_sums(rows, previous[moved], n_clusters)
+    gained = cluster_sums(rows, labels[moved], n_clusters)
+    return sums + gained - cluster_sums(rows, previous[moved], n_clusters)
 
 
 def _repair_empty(

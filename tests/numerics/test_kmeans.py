@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from skdeepcluster.numerics import _kmeans, cluster_means, kmeans, lloyd
+from skdeepcluster.numerics import _kmeans, breathing_kmeans, cluster_means, kmeans, lloyd
 from skdeepcluster.numerics._kmeans import (
     _lloyd,
     _plus_plus,
@@ -23,6 +23,8 @@ from skdeepcluster.numerics._kmeans import (
 )
 from tests.helpers import seeded
 from tests.virtual_cuda import CUDA, virtual_cuda
+
+both = pytest.mark.parametrize("partition", [kmeans, breathing_kmeans])
 
 
 def blobs(n=500, d=5, k=6, std=1.0, seed=0, dtype=torch.float64):
@@ -98,12 +100,13 @@ def test_rounding_does_not_choose_among_runs_that_end_alike(monkeypatch):
     assert kmeans(X, 3, generator=seeded(), n_init=5).inertia == 0.9
 
 
+@both
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(n=st.integers(1, 40), d=st.integers(1, 6), k=st.integers(1, 40), seed=st.integers(0, 99))
-def test_every_shape_works(n, d, k, seed):
+def test_every_shape_works(partition, n, d, k, seed):
     k = min(n, k)
     X = torch.randn(n, d, generator=seeded(seed), dtype=torch.float64)
-    result = kmeans(X, k, generator=seeded(seed), n_init=2)
+    result = partition(X, k, generator=seeded(seed))
     assert result.centers.shape == (k, d)
     assert result.labels.shape == (n,)
     # Rows differ, so no cluster needs to stay empty.
@@ -111,60 +114,75 @@ def test_every_shape_works(n, d, k, seed):
     assert result.centers.isfinite().all()
 
 
-def test_one_cluster_is_the_mean():
+@both
+def test_one_cluster_is_the_mean(partition):
     X = digits()
-    result = kmeans(X, 1, generator=seeded(), n_init=2)
+    result = partition(X, 1, generator=seeded())
     torch.testing.assert_close(result.centers[0], X.mean(dim=0), rtol=0, atol=1e-5)
     assert result.inertia == pytest.approx((X.var(dim=0, correction=0) * len(X)).sum().item())
     assert not result.labels.any()
 
 
-def test_as_many_clusters_as_samples():
+@both
+def test_as_many_clusters_as_samples(partition):
     X = torch.randn(30, 4, generator=seeded())
-    result = kmeans(X, 30, generator=seeded(), n_init=1)
+    result = partition(X, 30, generator=seeded())
     assert sorted(result.labels.tolist()) == list(range(30))
     assert result.inertia == pytest.approx(0.0, abs=1e-4)
     torch.testing.assert_close(result.centers[result.labels], X)
 
 
+@both
 @pytest.mark.parametrize("value", [0.0, 7.3, 1e4])
-def test_constant_data(value):
+def test_constant_data(partition, value):
     X = torch.full((50, 3), value)
-    result = kmeans(X, 4, generator=seeded(), n_init=2)
+    result = partition(X, 4, generator=seeded())
     assert result.inertia == 0.0
     torch.testing.assert_close(result.centers, X[:4])
 
 
-def test_fewer_distinct_rows_than_clusters():
+@both
+def test_as_many_clusters_as_equal_samples(partition):
+    X = torch.ones(8, 3)
+    result = partition(X, 8, generator=seeded())
+    assert result.inertia == 0.0
+    torch.testing.assert_close(result.centers, X)
+
+
+@both
+def test_fewer_distinct_rows_than_clusters(partition):
     distinct = torch.randn(5, 3, generator=seeded())
     X = distinct.repeat(10, 1)
-    result = kmeans(X, 8, generator=seeded(), n_init=2)
+    result = partition(X, 8, generator=seeded())
     assert result.inertia == pytest.approx(0.0, abs=1e-4)
     assert len(result.labels.unique()) == 5
     torch.testing.assert_close(result.centers[result.labels], X, rtol=0, atol=1e-4)
 
 
+@both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_data_far_from_zero(dtype):
+def test_data_far_from_zero(partition, dtype):
     X, y = blobs(k=4, d=3, std=0.5, dtype=dtype)
-    near = kmeans(X, 4, generator=seeded(), n_init=3)
-    far = kmeans(X + 1e4, 4, generator=seeded(), n_init=3)
+    near = partition(X, 4, generator=seeded())
+    far = partition(X + 1e4, 4, generator=seeded())
     assert adjusted_rand_score(near.labels, far.labels) == 1
     assert adjusted_rand_score(y, far.labels) == 1
     torch.testing.assert_close(far.centers - 1e4, near.centers, rtol=0, atol=5e-3)
     assert far.inertia == pytest.approx(near.inertia, rel=1e-2)
 
 
-def test_float64_is_kept():
+@both
+def test_float64_is_kept(partition):
     X, _ = blobs()
-    result = kmeans(X, 3, generator=seeded())
+    result = partition(X, 3, generator=seeded())
     assert result.centers.dtype == torch.float64
 
 
-def test_the_input_is_not_written_to():
+@both
+def test_the_input_is_not_written_to(partition):
     X = digits()
     before = X.clone()
-    kmeans(X, 10, generator=seeded(), n_init=1)
+    partition(X, 10, generator=seeded())
     assert torch.equal(X, before)
 
 
@@ -194,18 +212,19 @@ def test_distances_are_formed_in_blocks(monkeypatch):
     assert sum(sizes) == 500 * 20
 
 
-def test_all_randomness_comes_from_the_generator():
+@both
+def test_all_randomness_comes_from_the_generator(partition):
     X = digits()[:600]
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is under test
-    first = kmeans(X, 10, generator=seeded(3), n_init=2)
+    first = partition(X, 10, generator=seeded(3))
     torch.rand(5)
     torch.set_rng_state(states[0])
-    second = kmeans(X, 10, generator=seeded(3), n_init=2)
+    second = partition(X, 10, generator=seeded(3))
     assert torch.equal(first.labels, second.labels)
     assert torch.equal(first.centers, second.centers)
     assert torch.equal(torch.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002 - the global state is under test
-    assert not torch.equal(first.labels, kmeans(X, 10, generator=seeded(4), n_init=1).labels)
+    assert not torch.equal(first.labels, partition(X, 10, generator=seeded(4)).labels)
 
 
 # k-means++ -----------------------------------------------------------------------------------

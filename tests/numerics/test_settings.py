@@ -9,6 +9,7 @@ import torch
 from skdeepcluster.numerics import (
     KMeansResult,
     SharedSetting,
+    breathing_kmeans,
     centroid_silhouette,
     cluster_means,
     cosine_affinity,
@@ -154,6 +155,7 @@ MEANS = X[:3]
 SIZES = torch.ones(3)
 FUNCTIONS = {
     "kmeans": lambda: kmeans(X, 3, generator=torch.Generator().manual_seed(0), n_init=1),
+    "breathing_kmeans": lambda: breathing_kmeans(X, 3, generator=torch.Generator().manual_seed(0)),
     "lloyd": lambda: lloyd(X, MEANS, max_iter=1),
     "nearest_center": lambda: nearest_center(X, MEANS),
     "cluster_means": lambda: cluster_means(X, LABELS, 3),
