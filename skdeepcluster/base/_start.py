@@ -18,6 +18,7 @@ from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
 from skdeepcluster.numerics import (
     KMeansResult,
+    breathing_kmeans,
     centroid_silhouette,
     cluster_means,
     evenly_spaced,
@@ -34,6 +35,8 @@ from skdeepcluster.training import EpochHook, Phase, SilentHook, Trainer, cosine
 FEWEST_RUNS = 3
 MOST_RUNS = 30
 ROWS_TIMES_CLUSTERS = 1_000_000
+# Of up to so many clusters, starts find centres that are as good as those that move.
+FEW_CLUSTERS = 32
 # Mini-clusters of the finer merger, where clusters are few.
 FINE_PARTS = 64
 ROWS_PER_FINE_PART = 10
@@ -161,6 +164,8 @@ def plain_partition(features: Tensor, n_clusters: int, generator: torch.Generato
     It is right where contrast is not, which spreads a large class over the sphere and squeezes a
     small one.
     """
+    if n_clusters > FEW_CLUSTERS:
+        return breathing_kmeans(features, n_clusters, generator=generator).labels
     n_init = n_runs(len(features), n_clusters)
     return kmeans(features, n_clusters, generator=generator, n_init=n_init).labels
 

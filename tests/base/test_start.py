@@ -13,7 +13,13 @@ from skdeepcluster.networks import (
     most_likely,
     multilayer_perceptron,
 )
-from skdeepcluster.numerics import centroid_silhouette, cluster_means, nearest_neighbors
+from skdeepcluster.numerics import (
+    breathing_kmeans,
+    centroid_silhouette,
+    cluster_means,
+    kmeans,
+    nearest_neighbors,
+)
 from skdeepcluster.training import Trainer
 
 SIZES = (200, 60, 8)
@@ -107,6 +113,19 @@ def test_one_giant_cluster_is_not_chosen(blobs):
 )
 def test_where_k_means_takes_no_time_it_has_many_starts(n_samples, n_clusters, expected):
     assert _start.n_runs(n_samples, n_clusters) == expected
+
+
+@pytest.mark.parametrize(("n_clusters", "moved"), [(32, False), (33, True)])
+def test_of_many_clusters_centers_move(n_clusters, moved):
+    features = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    found = _start.plain_partition(features, n_clusters, generators[0])
+    if moved:
+        expected = breathing_kmeans(features, n_clusters, generator=generators[1])
+    else:
+        n_init = _start.n_runs(400, n_clusters)
+        expected = kmeans(features, n_clusters, generator=generators[1], n_init=n_init)
+    assert torch.equal(found, expected.labels)
 
 
 def test_the_finer_merger_is_made_where_clusters_are_few():
