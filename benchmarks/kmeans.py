@@ -4,9 +4,10 @@
         [--families ...] [--output FILE]
 
 On the tasks of ``tasks.py``: scikit-learn's KMeans with ten starts, ours with as many starts as
-fits had before (3 to 30, by rows and clusters), and breathing k-means, which they have now. Prints
-by how much each inertia exceeds the lowest of the three, the ARI, and the seconds beside
-scikit-learn's: by family, and over all of them. Labels are read only to score. One thread.
+fits have for few clusters (3 to 30, by rows and clusters), and breathing k-means, which they have
+for many. Prints by how much each inertia exceeds the lowest of the three, the ARI, and the seconds
+beside scikit-learn's: of each task, and over those of few and of many clusters. Labels are read
+only to score. One thread.
 """
 
 import argparse
@@ -20,9 +21,10 @@ import torch
 from features import append
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
-from tasks import over_families, tasks
+from tasks import tasks
 from threadpoolctl import threadpool_limits
 
+from skdeepcluster.base._start import FEW_CLUSTERS, n_runs
 from skdeepcluster.numerics import breathing_kmeans, kmeans
 
 Fit = Callable[[np.ndarray, int, int], tuple[float, np.ndarray]]
@@ -34,7 +36,7 @@ def scikit_learns(X: np.ndarray, n_clusters: int, seed: int) -> tuple[float, np.
 
 
 def with_starts(X: np.ndarray, n_clusters: int, seed: int) -> tuple[float, np.ndarray]:
-    n_init = min(max(1_000_000 // (len(X) * n_clusters), 3), 30)
+    n_init = n_runs(len(X), n_clusters)
     generator = torch.Generator().manual_seed(seed)
     run = kmeans(torch.from_numpy(X), n_clusters, generator=generator, n_init=n_init)
     return run.inertia, run.labels.numpy()
@@ -63,7 +65,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[bool, dict[str, list[tuple[float, ...]]]] = {False: {}, True: {}}
     print(f"{'excess / ARI / times as long':54}" + "".join(f"{name:>26}" for name in FITS))
     for seed, task in tasks(seeds, arguments.families, arguments.data, arguments.max_rows):
         X = np.ascontiguousarray(task.X, dtype=np.float32)
@@ -78,21 +80,21 @@ def main() -> None:
         print(f"{task.family:20}{task.name:22}{task.n_clusters:4}{task.X.shape!s:>13}", end="")
         for name, (inertia, ari, seconds) in measured.items():
             values = (inertia / lowest - 1 if lowest > 0 else 0.0, ari, seconds / theirs)
-            for score, value in zip(("excess", "ARI", "time"), values, strict=True):
-                found.setdefault(f"{name}: {score}", {}).setdefault(task.family, []).append(value)
+            found[task.n_clusters > FEW_CLUSTERS].setdefault(name, []).append(values)
             print(f"{values[0]:10.4f}  {ari:5.3f}  {values[2]:7.2f}", end="", flush=True)
             record = {"family": task.family, "task": task.name, "seed": seed, "method": name}
             record |= {"shape": list(X.shape), "n_clusters": task.n_clusters, "inertia": inertia}
             append(record | {"ARI": ari, "seconds": seconds}, arguments.output)
         print()
-    print(f"\n{'mean over families':26}{'excess':>9}{'ARI':>8}{'times as long (median)':>25}")
-    for name in FITS:
-        excess, ari = (
-            over_families({f: np.array(v) for f, v in found[f"{name}: {score}"].items()})
-            for score in ("excess", "ARI")
-        )
-        longer = np.median(np.concatenate([*found[f"{name}: time"].values()]))
-        print(f"{name:26}{excess:9.4f}{ari:8.3f}{longer:25.2f}")
+    for many, of_fits in found.items():
+        print(f"\n{'more than' if many else 'up to'} {FEW_CLUSTERS} clusters")
+        print(f"{'':26}{'tasks':>6}{'excess':>9}{'ARI':>8}{'times as long (median)':>25}")
+        for name, values in of_fits.items():
+            excess, ari, longer = np.array(values).T
+            print(
+                f"{name:26}{len(ari):6}{excess.mean():9.4f}{ari.mean():8.3f}"
+                f"{np.median(longer):25.2f}"
+            )
 
 
 if __name__ == "__main__":
