@@ -427,7 +427,6 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("run = _breathe(X, n_clusters, own)", "run = _breathe(X, n_clusters, generator)"),
             ("run = _reach_out(X, lloyd(X,", "run = (lloyd(X,"),
             ("X.square().sum(dim=1)).argmax", "X.square().sum(dim=1)).argmin"),
-            ("// (n_samples * n_clusters)", "// n_samples"),
             ("if moved.inertia < (1 - WORTHWHILE) * run.inertia:", "if False:"),
             ("len(X) - n_clusters)", "len(X))"),
             ("descending=True, stable=True", "stable=True"),

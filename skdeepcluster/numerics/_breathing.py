@@ -21,9 +21,6 @@ from skdeepcluster.numerics._settings import full_digits
 # Centres are sought among so many rows for each cluster, and so many at least; all refine them.
 ROWS_PER_CLUSTER = 50
 FEWEST_ROWS = 4096
-# Starts, the best of which goes on: as many as visit so many rows and centres.
-ROWS_TIMES_CLUSTERS = 250_000
-MOST_STARTS = 10
 # Of the centres so many move at first, and a third as many where that does not help any more. All
 # are refined so often before as many are taken away.
 FIRST_MOVED = 1 / 4
@@ -74,15 +71,9 @@ def breathing_kmeans(X: Tensor, n_clusters: int, *, generator: torch.Generator) 
     return replace(run, centers=run.centers + mean)
 
 
-def n_starts(n_samples: int, n_clusters: int) -> int:
-    """Return how many starts are worth their time: many, where one takes none."""
-    affordable = ROWS_TIMES_CLUSTERS // (n_samples * n_clusters)
-    return min(max(affordable, 1), MOST_STARTS)
-
-
 def _breathe(X: Tensor, n_clusters: int, generator: torch.Generator) -> KMeansResult:
-    """Start, and move centres to where errors are largest: many at first, then fewer."""
-    run = kmeans(X, n_clusters, generator=generator, n_init=n_starts(len(X), n_clusters))
+    """Start once, and move centres to where errors are largest: many at first, then fewer."""
+    run = kmeans(X, n_clusters, generator=generator, n_init=1)
     n_moved = min(max(int(FIRST_MOVED * n_clusters), 1), len(X) - n_clusters)
     while n_moved and n_clusters > 1:
         moved = _move(X, run, _next_to_the_worst(X, run.centers, n_moved, generator))
