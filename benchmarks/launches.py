@@ -38,8 +38,6 @@ def count(stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
     X = random_images(MANY * arguments.batch_size, arguments.size)
     with virtual_cuda() as device, patch.object(_building, "choose_views", lambda *_: EVERYTHING):
         trainer, phase = catch(stage, X, arguments.backbone, arguments.batch_size)
-        if hasattr(phase.objective, "confidence_threshold"):
-            phase.objective.confidence_threshold = 0.0
         before = device.launches
         phase.views(torch.arange(arguments.batch_size), torch.Generator().manual_seed(0))
         views = device.launches - before

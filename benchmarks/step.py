@@ -11,61 +11,33 @@ of the time. On a CPU: the first three.
 
 import argparse
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from features import environment
-from throughput import CLUSTERING, PRETRAINING, catch, get_fabric, random_images, synchronize
+from roofline import measured_rates, seconds_of, synchronize
+from throughput import CLUSTERING, PRETRAINING, catch, random_images, stepper
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from skdeepcluster.training import Phase, Trainer
 
-WARMUP, TURNS, PROFILED, MOST_KERNELS = 5, 20, 5, 12
-SIDE, WORDS = 8192, 2**30
+PROFILED, MOST_KERNELS = 5, 12
 
 
 def milliseconds(act: Callable[[], Any], device: torch.device) -> float:
-    """Return the mean time of some turns after a few that do not count."""
-    for _ in range(WARMUP):
-        act()
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(TURNS):
-        act()
-    synchronize(device)
-    return (time.perf_counter() - started) / TURNS * 1e3
+    return seconds_of(act, device) * 1e3
 
 
 def card(device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield what the device can do."""
-    square = torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16)
-    took = milliseconds(lambda: square @ square, device)
-    yield {"what": "TFLOP/s of bfloat16", "value": 2 * SIDE**3 / took / 1e9}
-    words = torch.randn(WORDS, device=device)
-    target = torch.empty_like(words)
-    took = milliseconds(lambda: target.copy_(words), device)
-    yield {"what": "TB/s of a copy", "value": 8 * WORDS / took / 1e9}
-
-
-def stepper(trainer: Trainer, phase: Phase, views: tuple[Tensor, ...]) -> Callable[[], Tensor]:
-    """Return what takes a step on the views."""
-    fabric = get_fabric(trainer.device, trainer.precision)
-    optimizer = phase.optimizer(phase.parameter_groups, fused=True)
-    objective, optimizer = fabric.setup(phase.objective.train(), optimizer)
-
-    def step() -> Tensor:
-        loss, _ = objective(*views)
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
-        return loss
-
-    return step
+    rates = measured_rates(device, torch.bfloat16)
+    yield {"what": "TFLOP/s of bfloat16", "value": rates.flop / 1e12}
+    yield {"what": "TB/s of a copy", "value": rates.bytes / 1e12}
 
 
 def graphed(phase: Phase, views: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
@@ -123,7 +95,7 @@ def parts(stage: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]
 
     views = make_views()
     yield {"what": "views", "value": milliseconds(make_views, device)}
-    step = stepper(trainer, phase, views)
+    step = partial(stepper(phase, device, trainer.precision), views)
     yield {"what": "step", "value": milliseconds(step, device)}
     torch.backends.cudnn.benchmark = True
     yield {"what": "step, cuDNN benchmark", "value": milliseconds(step, device)}
@@ -138,7 +110,7 @@ def parts(stage: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]
         trainer, phase = caught()
         embedding: Any = phase.objective
         (embedding.embedding if stage in PRETRAINING else embedding.model.embedding).compile()
-        step = stepper(trainer, phase, views)
+        step = partial(stepper(phase, device, trainer.precision), views)
         yield {"what": "step, compiled", "value": milliseconds(step, device)}
     torch.backends.cudnn.benchmark = False
 

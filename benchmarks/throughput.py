@@ -12,8 +12,10 @@ For each backbone, image size and stage:
     a DataLoader, and the same objective in float32, its weights in torch's usual order in memory.
 
 All three run after a warm-up, in one process, in turns, on random images: it is speed that counts.
-Rates count samples, not views. ``--growth`` adds the time of an epoch of (b) for 10,000 to 100,000
-images.
+Rates count samples, not views. On CUDA also how many kernels (b) starts in a step, which share of
+its time the device computes, and the floor: how fast (a) could be if each of its operations were as
+fast as a large product of matrices or a large copy. (On a CPU caches are faster than that.)
+``--growth`` adds the time of an epoch of (b) for 10,000 to 100,000 images.
 """
 
 import argparse
@@ -34,6 +36,10 @@ import numpy as np
 import torch
 from features import environment
 from PIL import Image
+from roofline import floor_of, measured_rates, synchronize
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -60,7 +66,13 @@ CLUSTERING = {
     )
 }
 N_CLUSTERS = 10
+MULTIPLIED_AS = {
+    "32-true": torch.float32,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
 WARMUP_STEPS = 3
+EPOCHS = 2  # of our loop, of which the last counts
 GROWTH = (10_000, 30_000, 100_000)
 
 
@@ -77,8 +89,9 @@ def catch(stage: str, X: np.ndarray, backbone: str, batch_size: int) -> tuple[Tr
         estimator = CLUSTERING[stage](
             N_CLUSTERS, backbone=backbone, batch_size=batch_size, random_state=0
         )
-        if "pretraining" in estimator.get_params():
-            estimator.set_params(pretraining=None)
+        # The network learns from images on every device.
+        asked = {"pretraining": None, "fine_tune": True}
+        estimator.set_params(**{k: v for k, v in asked.items() if k in estimator.get_params()})
         name = "clustering"
     caught = []
 
@@ -89,7 +102,10 @@ def catch(stage: str, X: np.ndarray, backbone: str, batch_size: int) -> tuple[Tr
 
     with patch.object(Trainer, "run", run), contextlib.suppress(Caught):
         estimator.fit(X)
-    return caught[0]
+    trainer, phase = caught[0]
+    if hasattr(phase.objective, "confidence_threshold"):  # or batches are skipped, in no time
+        phase.objective.confidence_threshold = 0.0
+    return trainer, phase
 
 
 def fresh_trainer(trainer: Trainer, precision: str | None = None) -> Trainer:
@@ -102,9 +118,22 @@ def fresh_trainer(trainer: Trainer, precision: str | None = None) -> Trainer:
     )
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def stepper(
+    phase: Phase, device: torch.device, precision: str
+) -> Callable[[tuple[Tensor, ...]], Tensor]:
+    """Return what takes a step of a phase on views."""
+    fabric = get_fabric(device, precision)
+    optimizer = phase.optimizer(phase.parameter_groups, fused=True)
+    objective, optimizer = fabric.setup(phase.objective.train(), optimizer)
+
+    def step(views: tuple[Tensor, ...]) -> Tensor:
+        loss, _ = objective(*views)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        return loss
+
+    return step
 
 
 def time_steps(
@@ -115,27 +144,32 @@ def time_steps(
     n_steps: int,
 ) -> float:
     """Return the seconds of some steps, after a few that do not count."""
-    fabric = get_fabric(device, precision)
-    optimizer = phase.optimizer(phase.parameter_groups, fused=True)
-    objective, optimizer = fabric.setup(phase.objective.train(), optimizer)
+    step = stepper(phase, device, precision)
     started = 0.0
-    for step, views in enumerate(itertools.islice(batches, WARMUP_STEPS + n_steps)):
-        if step == WARMUP_STEPS:
+    for number, views in enumerate(itertools.islice(batches, WARMUP_STEPS + n_steps)):
+        if number == WARMUP_STEPS:
             synchronize(device)
             started = time.perf_counter()
-        loss, _ = objective(*views)
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
+        step(views)
     synchronize(device)
     return time.perf_counter() - started
 
 
+def fixed_batch(phase: Phase) -> tuple[Tensor, ...]:
+    return phase.views(torch.arange(phase.batch_size), torch.Generator().manual_seed(0))
+
+
+def floor(trainer: Trainer, phase: Phase, n_steps: int) -> float:
+    """Return the seconds that the operations of steps on one fixed batch need at least."""
+    rates = measured_rates(trainer.device, MULTIPLIED_AS[trainer.precision])
+    views, step = fixed_batch(phase), stepper(phase, trainer.device, trainer.precision)
+    step(views)  # the optimiser's state is made
+    return n_steps * floor_of(lambda: step(views), rates)
+
+
 def ceiling(trainer: Trainer, phase: Phase, n_steps: int) -> float:
     """Return (a), the seconds of steps on one fixed batch."""
-    index = torch.arange(phase.batch_size)
-    views = phase.views(index, torch.Generator().manual_seed(0))
-    batches = itertools.repeat(views)
+    batches = itertools.repeat(fixed_batch(phase))
     return time_steps(phase, batches, trainer.device, trainer.precision, n_steps)
 
 
@@ -143,9 +177,23 @@ def our_loop(trainer: Trainer, phase: Phase, n_steps: int) -> float:
     """Return (b), the seconds of steps of the loop: the second epoch, everything included."""
     n_samples = n_steps * phase.batch_size
     trainer = fresh_trainer(trainer)
-    trainer.run(replace(phase, n_samples=n_samples, epochs=2, hook=SilentHook()))
+    trainer.run(replace(phase, n_samples=n_samples, epochs=EPOCHS, hook=SilentHook()))
     synchronize(trainer.device)
     return float(trainer.history[-1]["seconds"])
+
+
+def on_the_device(trainer: Trainer, phase: Phase, n_steps: int) -> tuple[float, float]:
+    """Return how many kernels the loop starts in a step, and how many seconds they compute."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        our_loop(trainer, phase, n_steps)
+    events = profiler.key_averages()
+    launches = sum(event.count for event in events if "LaunchKernel" in event.key)
+    microseconds = sum(
+        event.self_device_time_total
+        for event in events
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    )
+    return launches / (EPOCHS * n_steps), microseconds / 1e6 / (EPOCHS * n_steps)
 
 
 class PILViews(Dataset[Any]):
@@ -232,13 +280,15 @@ def measure(case: str, stage: str, arguments: argparse.Namespace) -> dict[str, A
     n_steps = min(arguments.steps, len(X) // arguments.batch_size)
     record: dict[str, Any] = {"case": case, "stage": stage, "batch": arguments.batch_size}
     routes: dict[str, Callable[[Trainer, Phase], float]] = {
+        "floor": lambda trainer, phase: floor(trainer, phase, n_steps),
         "ceiling": lambda trainer, phase: ceiling(trainer, phase, n_steps),
         "loop": lambda trainer, phase: our_loop(trainer, phase, n_steps),
         "conventional": lambda trainer, phase: conventional(
             trainer, phase, X, n_steps, arguments.workers
         ),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in routes if name not in arguments.skip}
+    skipped = [*arguments.skip, *([] if torch.cuda.is_available() else ["floor"])]
+    seconds: dict[str, list[float]] = {name: [] for name in routes if name not in skipped}
     # In turns, so that a slow minute of the machine is everybody's.
     for name in [*seconds] * arguments.repeats:
         trainer, phase = catch(stage, X, backbone, arguments.batch_size)
@@ -247,6 +297,10 @@ def measure(case: str, stage: str, arguments: argparse.Namespace) -> dict[str, A
         seconds[name].append(routes[name](trainer, phase))
         record[f"{name} MiB"] = peak_memory(trainer.device)
         record["precision"], record["device"] = trainer.precision, str(trainer.device)
+    if trainer.device.type == "cuda" and "loop" in seconds:
+        trainer, phase = catch(stage, X, backbone, arguments.batch_size)
+        record["launches"], computing = on_the_device(trainer, phase, n_steps)
+        record["busy"] = computing * n_steps / statistics.median(seconds["loop"])
     n_samples = n_steps * arguments.batch_size
     rates = {name: n_samples / statistics.median(times) for name, times in seconds.items()}
     return {**record, "steps": n_steps, "repeats": arguments.repeats, **rates}
@@ -279,15 +333,17 @@ def describe(record: dict[str, Any]) -> str:
             f"{record['epoch seconds']:9.1f} s{record['loop MiB']:9.0f} MiB"
         )
     rates = "".join(f"{record.get(k, float('nan')):10.0f}" for k in ROUTES)
-    ratios = [record.get("loop", np.nan) / record.get(k, np.nan) for k in ("ceiling", ROUTES[2])]
-    memory = record.get("loop MiB", float("nan"))
+    ratios = [
+        record.get("loop", np.nan) / record.get(k, np.nan) for k in ("ceiling", "conventional")
+    ]
+    rest = [record.get(k, np.nan) for k in ("loop MiB", "launches", "busy")]
     return (
         f"{record['case']:20}{record['stage']:30}{rates}{ratios[0]:9.0%}{ratios[1]:9.1f}x"
-        f"{memory:9.0f}"
+        f"{rest[0]:9.0f}{rest[1]:9.0f}{rest[2]:9.0%}"
     )
 
 
-ROUTES = ("ceiling", "loop", "conventional")
+ROUTES = ("floor", "ceiling", "loop", "conventional")
 
 
 def main() -> None:
@@ -311,7 +367,10 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     head = "".join(f"{name:>10}" for name in ROUTES)
-    print(f"{'images per second':20}{'stage':30}{head}{'of (a)':>9}{'of (c)':>10}{'MiB':>9}")
+    print(
+        f"{'images per second':20}{'stage':30}{head}{'of (a)':>9}{'of (c)':>10}{'MiB':>9}"
+        f"{'launches':>9}{'busy':>9}"
+    )
     for case, stage in itertools.product(arguments.cases, arguments.stages):
         records = iter([measure(case, stage, arguments)])
         if arguments.growth:
