@@ -77,8 +77,8 @@ class MiniClustering(TwoStageClusterer):
         it moved the median ARI by at most .002 and can tear large, clear clusters apart.
     marginal_weight : float or "auto", default="auto"
         Weight of a term that keeps the cluster sizes near those of the start; 0 turns it off. It is
-        not in the paper. "auto" is 1 for feature arrays, where many clusters are lost without it
-        (doc/methods/mini_clustering.md), and 0 for images.
+        not in the paper. "auto" is 1 for feature arrays, where heads that learn fast lose many
+        clusters without it (doc/methods/mini_clustering.md), and 0 for images.
     reweight : bool, default=True
         Whether the class weights act on the target head's self-training.
     fine_tune : bool or "auto", default="auto"
