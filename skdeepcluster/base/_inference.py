@@ -20,6 +20,8 @@ from skdeepcluster.numerics import OwnDraws, full_digits
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
 INFERENCE_BATCH = 512
+# Of images on a CPU: a single one takes as long as so many. In larger batches none is faster there.
+IMAGES_ON_A_CPU = 16
 # Rows that are prepared at a time.
 PREPARED_ROWS = 2**12
 # With more clusters a voter costs more, and its errors average out over them.
@@ -54,6 +56,12 @@ class Predictions(NamedTuple):
         return confident_in(self.labels, self.opinion.double().softmax(dim=1))
 
 
+def rows_per_pass(source: Source) -> int:
+    """Return how many rows go through a network at a time."""
+    images = len(source.sample_shape) == 3
+    return IMAGES_ON_A_CPU if images and source.device.type == "cpu" else INFERENCE_BATCH
+
+
 @torch.no_grad()
 def infer(
     model: ClusterModel,
@@ -75,7 +83,7 @@ def infer(
             network.to(source.device).eval()
     # Networks that draw when they predict say the same whenever they are asked.
     draws = OwnDraws(0)
-    for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
+    for rows, n_valid in ordered_batches(source, rows_per_pass(source)):
         with draws:
             said = consult(model, rows, second_opinion, frozen)
         yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
@@ -102,7 +110,7 @@ def embed_once(
     frozen.to(source.device)
     features = np.empty((len(source), frozen.width), dtype=np.float32)
     draws, done = OwnDraws(0), 0
-    for rows, n_valid in ordered_batches(source, INFERENCE_BATCH):
+    for rows, n_valid in ordered_batches(source, rows_per_pass(source)):
         with draws:
             batch = frozen(rows)[:n_valid].cpu()
         if not batch.isfinite().all():
@@ -179,8 +187,9 @@ def embed_and_label(model: ClusterModel, source: Source) -> tuple[Tensor, Tensor
     # Filled in place: the batches and their concatenation together would take twice the memory.
     embedding = torch.empty(n, model.embedding.embedding_dim)
     labels = torch.empty(n, dtype=torch.long)
-    for start, batch in zip(range(0, n, INFERENCE_BATCH), infer(model, source), strict=True):
-        rows = slice(start, start + INFERENCE_BATCH)
+    start = 0
+    for batch in infer(model, source):
+        rows = slice(start, start := start + len(batch.labels))
         embedding[rows], labels[rows] = batch.embedding, batch.labels
     return embedding, labels
 

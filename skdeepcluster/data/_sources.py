@@ -22,6 +22,8 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 # Rows from which mean, variance and range are taken.
 STATISTICS_ROWS = 2**16
 STATISTICS_BATCH = 2**12
+# Rows that are read at a time, by several threads where they are files.
+READ_ROWS = 512
 # Rows that are converted at a time when an array is copied to the device.
 COPIED_ROWS = 2**12
 
@@ -251,7 +253,8 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, i
     """Yield all rows in order, in batches of exactly one shape.
 
     The last batch is filled up with zeros: some matrix products round differently for other
-    shapes, and a sample's result must not depend on its neighbours in the batch.
+    shapes, and a sample's result must not depend on its neighbours in the batch. Rows are read for
+    several batches at a time.
 
     Yields
     ------
@@ -260,13 +263,15 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, i
     n_valid : int
         How many of them are real.
     """
-    for start in range(0, len(source), batch_size):
-        index = torch.arange(start, min(start + batch_size, len(source)))
-        rows = source.rows(index)
-        if len(index) < batch_size:
-            padding = rows.new_zeros(batch_size - len(index), *rows.shape[1:])
-            rows = torch.cat([rows, padding])
-        yield rows, len(index)
+    n_read = max(READ_ROWS // batch_size, 1) * batch_size
+    for start in range(0, len(source), n_read):
+        index = torch.arange(start, min(start + n_read, len(source)))
+        for rows in torch.split(source.rows(index), batch_size):
+            n_valid = len(rows)
+            if n_valid < batch_size:
+                padding = rows.new_zeros(batch_size - n_valid, *rows.shape[1:])
+                rows = torch.cat([rows, padding])
+            yield rows, n_valid
 
 
 def value_range(source: Source) -> tuple[float, float]:

@@ -372,13 +372,24 @@ def test_items_of_different_shapes(num_workers):
 @pytest.mark.parametrize(
     ("batch_size", "valid"), [(5, [5, 5, 2]), (6, [6, 6]), (12, [12]), (20, [12])]
 )
-def test_ordered_batches_have_one_shape(make, batch_size, valid):
+@pytest.mark.parametrize("n_read", [1, 6, 512])
+def test_ordered_batches_have_one_shape(monkeypatch, make, batch_size, valid, n_read):
+    monkeypatch.setattr(_sources, "READ_ROWS", n_read)
     data = torch.from_numpy(make())
     batches = list(ordered_batches(ResidentSource(data), batch_size))
     assert [n_valid for _, n_valid in batches] == valid
     assert {tuple(rows.shape) for rows, _ in batches} == {(batch_size, *data.shape[1:])}
     assert torch.equal(torch.cat([rows[:n] for rows, n in batches]), data)
     assert not any(rows[n:].any() for rows, n in batches)
+
+
+def test_rows_of_several_batches_are_read_at_once(monkeypatch):
+    monkeypatch.setattr(_sources, "READ_ROWS", 7)
+    source, read = ResidentSource(torch.from_numpy(vectors())), []
+    rows = source.rows
+    monkeypatch.setattr(source, "rows", lambda index: read.append(index.tolist()) or rows(index))
+    assert len(list(ordered_batches(source, 3))) == 4
+    assert read == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
 
 
 def test_padding_keeps_the_type():
