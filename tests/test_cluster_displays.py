@@ -163,6 +163,11 @@ def test_what_no_map_is_made_of_is_named(options, message):
         ClusterMapDisplay.from_predictions(**given)
 
 
+def test_names_without_an_order_are_refused():
+    with pytest.raises(TypeError, match=r"names must be a sequence of str.*got a dict"):
+        ClusterMapDisplay.from_predictions(X[:3], [0, 1, 1], names={0: "a", 1: "b"})
+
+
 def test_a_map_wants_an_embedding():
     with pytest.raises(AttributeError, match="predict_proba"):
         ClusterMapDisplay.from_estimator(KMeans(3), X)
@@ -399,6 +404,8 @@ def test_scores_of_the_fit_are_drawn_or_of_all_cuts(method):
     assert ChoiceDisplay.from_estimator(model, X).scores == model.cut_scores(X)
     with pytest.raises(ValueError, match=r"one number of clusters.*X=.*n_clusters='auto'"):
         ChoiceDisplay.from_estimator(model)
+    with pytest.raises(ValueError, match="at most one number of clusters"):
+        ChoiceDisplay.from_estimator(model.cut(2), X)
 
 
 def test_scores_of_several_heads_are_drawn():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,12 @@ class PredictingEstimator(ClusterMixin, DeepEstimator):
         ------
         ValueError
             If ``reject_below`` is not between 0 and 1, or ``out`` does not suit the labels.
+        TypeError
+            If ``reject_below`` is no number.
         """
         if reject_below is None:
             return self._infer(X, lambda batch: batch.labels.numpy(), out)
+        check_scalar(reject_below, "reject_below", Real)
         if not 0 <= reject_below <= 1:
             raise ValueError(
                 f"reject_below={reject_below} is no probability. Use None or a number from 0 to 1."

@@ -169,15 +169,16 @@ class ChoiceDisplay:
         """
         estimator, X = last_step(estimator, X)
         if X is not None:
-            return cls(estimator.cut_scores(X), name=name).plot(ax, **line_options)
-        scores = getattr(estimator, "cut_scores_", None)
-        if scores is None:
-            scores = getattr(estimator, "head_scores_", {})
-            if len(scores) < 2:
-                raise ValueError(
-                    f"This {type(estimator).__name__} was fitted with one number of clusters. Pass "
-                    "X=..., the samples of the fit, for scores of the numbers that it can be cut "
-                    "to, or fit with n_clusters='auto'."
-                )
-        chosen = estimator.n_clusters_ if estimator.n_clusters_ in scores else None
+            scores, chosen = estimator.cut_scores(X), None
+        else:
+            scores = getattr(estimator, "cut_scores_", None)
+            if scores is None:
+                scores = getattr(estimator, "head_scores_", {})
+            chosen = estimator.n_clusters_ if estimator.n_clusters_ in scores else None
+        if len(scores) < 2:
+            raise ValueError(
+                f"This {type(estimator).__name__} has at most one number of clusters to choose "
+                "from. Pass X=..., the samples of the fit, for scores of the numbers that its "
+                "clusters can be cut to, or fit with more clusters or n_clusters='auto'."
+            )
         return cls(scores, chosen=chosen, name=name).plot(ax, **line_options)

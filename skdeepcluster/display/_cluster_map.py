@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 
 from skdeepcluster.display._drawing import cluster_colours, given_or_new_axes
-from skdeepcluster.report import members_of, nearest_to_mean
+from skdeepcluster.report import list_of_names, members_of, nearest_to_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -227,6 +227,7 @@ class ClusterMapDisplay:
         'First principal component (92 %)'
         """
         vectors = check_array(embedding, input_name="embedding")
+        names = None if names is None else list_of_names(names)
         clusters = _checked_labels(labels, names)
         sureness = None if confidence is None else column_or_1d(confidence, dtype=np.float64)
         check_consistent_length(vectors, clusters, sureness)

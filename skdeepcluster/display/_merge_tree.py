@@ -152,6 +152,8 @@ class MergeTreeDisplay:
             A fitted clusterer of this package, or a Pipeline that ends in one.
         n_clusters : int, default=None
             Show in colours what ``estimator.cut(n_clusters)`` would merge; None shows one colour.
+            At most the number that there is: of ``n_clusters="auto"`` the whole tree is that of
+            ``estimator.cut(30)``, or of as many as were learned.
         names : sequence of str, default=None
             What to call the clusters of the estimator instead of their numbers.
         ax : matplotlib Axes or None, default=None

@@ -19,6 +19,7 @@ from skdeepcluster.report._members import (
     nearest_others,
     nearest_to_mean,
 )
+from skdeepcluster.report._names import list_of_names
 from skdeepcluster.report._pipelines import last_step
 from skdeepcluster.report._tables import Record, as_html, as_text
 from skdeepcluster.report._terms import checked_texts, distinctive_terms
@@ -153,7 +154,8 @@ def cluster_report(
         If `names` has not one entry for each cluster, `texts` not one string for each row, or
         `n_representatives` is below 1; if no text has a word in it; and as in `predict`.
     TypeError
-        If `n_representatives` is no whole number.
+        If `n_representatives` is no whole number, `names` no sequence, or there is no clusterer of
+        this package.
 
     See Also
     --------
@@ -245,7 +247,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _checked_names(names: Sequence[str], n_clusters: int) -> list[str]:
-    checked = [str(name) for name in names]
+    checked = list_of_names(names)
     if len(checked) != n_clusters:
         raise ValueError(
             f"names must hold one name for each of the {n_clusters} clusters; got {len(checked)}. "

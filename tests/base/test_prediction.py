@@ -87,9 +87,12 @@ def test_the_share_of_rejected_samples_is_printed_on_request(capsys):
     assert f"{np.mean(labels == -1):.1%} of 90 samples" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("threshold", [1.5, -0.1, float("nan")])
-def test_a_threshold_that_is_no_probability_is_refused(method, threshold):
-    with pytest.raises(ValueError, match="reject_below"):
+@pytest.mark.parametrize(
+    ("threshold", "error"),
+    [(1.5, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("0.7", TypeError)],
+)
+def test_a_threshold_that_is_no_probability_is_refused(method, threshold, error):
+    with pytest.raises(error, match="reject_below"):
         fitted(method).predict(X, reject_below=threshold)
 
 

@@ -9,7 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from skdeepcluster import MiniClustering
 from skdeepcluster.report import ClusterReport, cluster_report
@@ -190,6 +192,18 @@ def test_what_does_not_suit_is_named(model, options, message):
     for data in (X, None):
         with pytest.raises(ValueError, match=message):
             cluster_report(model, data, **options)
+
+
+@pytest.mark.parametrize("names", [{0: "a", 1: "b", 2: "c"}, {"a", "b", "c"}])
+def test_names_without_an_order_are_refused(model, names):
+    with pytest.raises(TypeError, match=f"names must be a sequence .*got a {type(names).__name__}"):
+        cluster_report(model, X, names=names)
+
+
+@pytest.mark.parametrize("other", [KMeans(3), GridSearchCV(KMeans(3), {"max_iter": [5, 9]}, cv=2)])
+def test_other_estimators_are_named(other):
+    with pytest.raises(TypeError, match=f"{type(other).__name__} is no clusterer of this package"):
+        cluster_report(other.fit(X), X)
 
 
 def test_numbers_of_representatives_are_whole(model):
