@@ -135,9 +135,10 @@ class GenerativeCalibrationClustering(TwoStageClusterer):
         What teaches the encoder first: a transformer of :mod:`skdeepcluster.pretraining`, of which
         the method's own parameters, `max_epochs`, `batch_size` and `learning_rate`
         are used (with ``pretraining=SimCLR()`` also ``pretraining__max_epochs`` in a grid), while
-        networks, device and seed are the clusterer's. "auto" is ``SimCLR()``: neighbours for feature arrays,
-        and for features of a backbone that arrives trained, augmentations for images. None does not
-        pretrain; feature arrays, and features of such a backbone, are then clustered as they are.
+        networks, device and seed are the clusterer's. "auto" is ``SimCLR()``: neighbours for
+        feature arrays, and for features of a backbone that arrives trained, augmentations for
+        images. None does not pretrain; feature arrays, and features of such a backbone, are then
+        clustered as they are.
     generation_epochs : int or "auto", default="auto"
         Passes over the data that the generator is trained for before it is used; it goes on to
         learn later. "auto" is about 300 steps for feature arrays, fewer for small ones, and 20
