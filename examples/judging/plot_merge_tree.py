@@ -4,8 +4,8 @@ More clusters first, fewer later
 
 Nobody says how many clusters there are, and a class may come in several shapes. This example fits
 the digits with thirty clusters, three times as many as there are digits, draws the tree in which
-they merge, and cuts it. In short: what is left is closer to the digits than a fit with ten
-clusters, and the tree shows why.
+they merge, and cuts it. In short: clusters that are one digit in several shapes lie side by side in
+the tree; at which number to cut it, the scores only hint at.
 """
 
 # %%
@@ -65,7 +65,9 @@ plt.show()
 # ----------------------------------
 #
 # A fit with ten clusters has to give up something: ones come in several shapes, which are further
-# from each other than some of them are from the eights.
+# from each other than some of them are from the eights. A cut can come closer to the digits, or not
+# as close: over random states 0 to 3 the cut that the scores choose has an ARI of .69 to .88, a fit
+# with ten clusters .82 to .83, ``KMeans`` .67.
 
 cut = model.cut(best)
 others = {
@@ -94,8 +96,8 @@ plt.show()
 # Merging by hand
 # ---------------
 #
-# Whoever looks at the pictures sees three rows of ones. ``merge`` makes them one cluster; labels
-# tell that more than eight in ten of its samples are ones.
+# Whoever looks at the pictures sees several rows of ones. ``merge`` makes them one cluster; labels
+# tell how many of its samples are ones.
 
 ones = [
     k for k in range(best) if np.bincount(y[cut.labels_ == k]).argmax() == 1
