@@ -39,6 +39,7 @@ BESIDE = {
     "skdeepcluster.calibration.vote_loss",
     "skdeepcluster.datasets.IMAGE_EXTENSIONS",
     "skdeepcluster.report.last_step",
+    "skdeepcluster.report.list_of_names",
     "skdeepcluster.report.members_of",
     "skdeepcluster.report.nearest_to_mean",
 }

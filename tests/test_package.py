@@ -20,7 +20,7 @@ HEAVY |= {"safetensors", "timm", "torchvision"}
 # The votes and heads of calibration, and who is in a cluster.
 FOR_OTHER_ROOMS = {
     "calibration": set(skdeepcluster.calibration.__all__) - {"RegionCalibrator"},
-    "report": {"last_step", "members_of", "nearest_to_mean"},
+    "report": {"last_step", "list_of_names", "members_of", "nearest_to_mean"},
 }
 
 
