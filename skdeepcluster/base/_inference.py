@@ -20,7 +20,8 @@ from skdeepcluster.numerics import OwnDraws, full_digits
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
 INFERENCE_BATCH = 512
-# Of images on a CPU: a single one takes as long as so many. In larger batches none is faster there.
+# Of images on a CPU: a single one takes as long as so many. Larger batches of photographs are
+# slower there; they are faster only where a network takes next to no time.
 IMAGES_ON_A_CPU = 16
 # Rows that are prepared at a time.
 PREPARED_ROWS = 2**12
