@@ -49,25 +49,29 @@ def calls(model: Any, session: Any, X: Any) -> dict[str, Callable[[], Any]]:
     }
 
 
-def photographs() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (256, 3, 128, 128)).astype(np.float32) / 255
+Model = tuple[np.ndarray, dict[str, Any]]  # X, and what MiniClustering is given
 
 
-def network() -> torch.nn.Module:
+def digits() -> Model:
+    return load_digits(return_X_y=True)[0], {"n_clusters": 10}
+
+
+def made_up() -> Model:
+    X, _ = make_blobs(5000, centers=20, n_features=384, random_state=0)
+    return X, {"n_clusters": 20}
+
+
+def photographs() -> Model:
+    X = np.random.default_rng(0).integers(0, 256, (256, 3, 128, 128)) / 255
     torch.manual_seed(0)
-    return timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    return X, {"n_clusters": 5, "backbone": network, "fine_tune": False}
 
 
-MODELS: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
-    "digits": (lambda: load_digits(return_X_y=True)[0], {"n_clusters": 10}),
-    "made up": (
-        lambda: make_blobs(5000, centers=20, n_features=384, random_state=0)[0],
-        {"n_clusters": 20},
-    ),
-    "photographs": (
-        photographs,
-        {"n_clusters": 5, "backbone": network(), "fine_tune": False},
-    ),
+MODELS: dict[str, Callable[[], Model]] = {
+    "digits": digits,
+    "made up": made_up,
+    "photographs": photographs,
 }
 
 
@@ -82,8 +86,8 @@ def main() -> None:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
 
     for array in arguments.models:
-        make, parameters = MODELS[array]
-        X = make().astype(np.float32)
+        X, parameters = MODELS[array]()
+        X = X.astype(np.float32)
         n_calls = arguments.calls if X.ndim == 2 else max(arguments.calls // 10, 1)
         with tempfile.TemporaryDirectory() as folder:
             fitted = MiniClustering(**parameters, random_state=0, device="cpu").fit(X)
