@@ -54,13 +54,18 @@ def record_backbone(estimator: DeepEstimator) -> Backbone | None:
     if not _has_record(estimator):
         return None
     frozen = estimator._frozen
-    backbone = frozen.backbone if frozen else estimator._model.embedding.backbone
+    backbone = _backbone_in(estimator)
     width = output_width(backbone, estimator._sample_shape)
     if isinstance(estimator.backbone, nn.Module):
         return Backbone(type(estimator.backbone).__name__, False, width, bool(frozen), 0)
     *_, network = backbone.children()  # after the normalisation of the channels
     least_side = frozen.least_side if frozen else 0
     return Backbone(*timm_recipe(estimator.backbone, network), width, bool(frozen), least_side)
+
+
+def _backbone_in(estimator: DeepEstimator) -> nn.Module:
+    embedding = estimator._frozen or estimator._model.embedding
+    return embedding.backbone
 
 
 def _has_record(estimator: DeepEstimator) -> bool:
@@ -94,6 +99,19 @@ def rebuild(estimator: DeepEstimator, record: Backbone | None, weights: dict[str
             # In the type of the file, but in the order in memory that the network had.
             tensor.data = torch.empty_like(tensor, dtype=weights[name].dtype).copy_(weights[name])
     networks.eval()
+    if record is not None and isinstance(estimator.backbone, nn.Module):
+        _check_width(estimator, record)
+
+
+def _check_width(estimator: DeepEstimator, record: Backbone) -> None:
+    """Raise ValueError if a module returns other vectors, which its tensors need not tell."""
+    width = output_width(_backbone_in(estimator), estimator._sample_shape)
+    if width != record.width:
+        raise ValueError(
+            f"backbone={type(estimator.backbone).__name__} returns {width} features for each "
+            f"sample, and that of the fit returned {record.width}. Give one of the same "
+            "architecture."
+        )
 
 
 def _build(estimator: DeepEstimator, record: Backbone | None) -> nn.Module:

@@ -68,6 +68,23 @@ def test_a_module_of_another_architecture_is_refused(backbone, message, tmp_path
         skdeepcluster.load(tmp_path, backbone=backbone)
 
 
+@pytest.mark.parametrize(
+    ("data", "pool", "width", "another"),
+    [(NOISE, nn.AdaptiveAvgPool1d, 2, 3), (IMAGES, nn.AdaptiveAvgPool2d, 12, 27)],
+    ids=["features", "images"],
+)
+def test_a_module_without_parameters_of_another_width_is_refused(
+    data, pool, width, another, tmp_path
+):
+    model = MiniClustering(**BRIEF_CLUSTERER | {"backbone": pool(2)}).fit(data)
+    save(model, tmp_path)
+    message = rf"{pool.__name__} returns {another} features .* returned {width}\. .*architecture"
+    with pytest.raises(ValueError, match=message):
+        skdeepcluster.load(tmp_path, backbone=pool(3))
+    again = skdeepcluster.load(tmp_path, backbone=pool(2))
+    assert_same_answers(again, model, data)
+
+
 def test_a_module_that_is_not_needed_is_refused(tmp_path):
     save(fitted("default")[0], tmp_path)
     with pytest.raises(ValueError, match=r"backbone=Linear was given.*backbone='auto'. Leave it"):
