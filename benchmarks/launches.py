@@ -41,6 +41,7 @@ def count(stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
         before = device.launches
         phase.views(torch.arange(arguments.batch_size), torch.Generator().manual_seed(0))
         views = device.launches - before
+        epoch(device, trainer, phase, 1)  # gives every later one gradients to bring along
         few, many = (epoch(device, trainer, phase, n) for n in (FEW, MANY))
     launches, waits = ((more - less) / (MANY - FEW) for less, more in zip(few, many, strict=True))
     return {"stage": stage, "launches": launches, "of views": views, "waits": waits}
