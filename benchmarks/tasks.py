@@ -1,7 +1,7 @@
 """Hundreds of clustering tasks in families: what a rule or a constant has to be judged on.
 
     python benchmarks/tasks.py [--data DIR] [--seeds 3] [--families ...] [--methods MiniClustering]
-        [--max-rows 3000] [--short] [--ablation]
+        [--max-rows 3000] [--short] [--ablation] [--records FILE ...]
 
 A few arrays are soon known by heart. Here each seed draws a new task of every family: shapes,
 small tables, embeddings of texts and images. What is chosen by looking at some families (a rule, a
@@ -16,10 +16,12 @@ counts the same however many tasks it has, and appends JSON records to ``--outpu
 
 ``--ablation`` leaves out or changes one part of each method after the other, without calibration,
 which changes no label, and prints what that changes: the mean over families and its standard error,
-and the shares of tasks that are better and worse by more than .01.
+and the shares of tasks that are better and worse by more than .01. ``--records`` prints the summary
+of records that are there.
 """
 
 import argparse
+import json
 import time
 import warnings
 import zlib
@@ -470,20 +472,27 @@ def report(records: list[dict[str, Any]]) -> None:
 
 
 def report_ablation(records: list[dict[str, Any]], methods: Sequence[str]) -> None:
-    """Print what each change of a part does to the ARI of the whole method."""
-    print(f"\n{'':36}{'ARI':>6}{'change':>8}{'+-':>6}{'better':>8}{'worse':>7}{'seconds':>9}")
+    """Print, as Markdown, what each change of a part does to the ARI of the whole method."""
+    baseline = by_family(records, BASELINE, "ARI")
     for method in methods:
         whole = by_family(records, method, "ARI")
-        for name in (method, *ABLATIONS[METHODS[method]]):
+        n_tasks = sum(len(values) for values in whole.values())
+        print(f"\n## {method}\n\n{n_tasks} tasks of {len(whole)} families;", end=" ")
+        print(f"KMeans has {over_families(baseline):.3f}.\n")
+        print("| | ARI | change | its standard error | better / worse |")
+        print("| --- | --- | --- | --- | --- |")
+        print(f"| **{method}** | {over_families(whole):.3f} | | | |")
+        for name, parameters in ABLATIONS[METHODS[method]].items():
             ari = by_family(records, name, "ARI")
             changes = {family: ari[family] - whole[family] for family in whole}
             means = np.array([values.mean() for values in changes.values()])
             every = np.concatenate(list(changes.values()))
             error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+            arguments = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
             print(
-                f"{name:36}{over_families(ari):6.3f}{means.mean():+8.3f}{error:6.3f}"
-                f"{np.mean(every > BELOW):8.0%}{np.mean(every < -BELOW):7.0%}"
-                f"{over_families(by_family(records, name, 'seconds')):9.2f}"
+                f"| {name.split(': ')[-1]} (`{arguments}`) | {over_families(ari):.3f} "
+                f"| {means.mean():+.3f} | {error:.3f} "
+                f"| {np.mean(every > BELOW) * 100:.0f} % / {np.mean(every < -BELOW) * 100:.0f} % |"
             )
 
 
@@ -498,7 +507,14 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="one seed, 1,000 rows at most")
     parser.add_argument("--ablation", action="store_true", help="without one part after the other")
     parser.add_argument("--output", type=Path, help="append JSON records to this file")
+    parser.add_argument("--records", type=Path, nargs="+", help="report on these alone")
     arguments = parser.parse_args()
+    ablation = partial(report_ablation, methods=arguments.methods)
+    summarize = ablation if arguments.ablation else report
+    if arguments.records:
+        lines = [line for file in arguments.records for line in file.read_text().splitlines()]
+        summarize([json.loads(line) for line in lines])
+        return
 
     n_seeds = 1 if arguments.short else arguments.seeds
     max_rows = min(arguments.max_rows, 1_000) if arguments.short else arguments.max_rows
@@ -518,10 +534,7 @@ def main() -> None:
             if not found["method"].endswith(", softmax"):
                 print(f"  {found['ARI']:.3f}", end="", flush=True)
         print()
-    if arguments.ablation:
-        report_ablation(records, arguments.methods)
-    else:
-        report(records)
+    summarize(records)
 
 
 if __name__ == "__main__":
