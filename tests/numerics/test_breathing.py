@@ -32,6 +32,11 @@ def squared_distances(X, centers):
     return ((X.numpy()[:, None] - centers.numpy()[None]) ** 2).sum(axis=2)
 
 
+def own_draws():
+    """What a run draws from that was given ``seeded()``."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeded())))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_many_clusters_are_found_where_starts_alone_do_not(seed):
     X, right = many_blobs(seed=seed)
@@ -64,10 +69,9 @@ def test_one_number_is_drawn_however_often_centers_move(monkeypatch, fewest_rows
 def test_it_is_never_worse_than_its_starts(n, d, k, seed):
     k = min(n, k)
     X = torch.randn(n, d, generator=seeded(seed), dtype=torch.float64)
-    own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=seeded())))
-    started = kmeans(X, k, generator=own, n_init=1)
+    started = kmeans(X, k, generator=own_draws(), n_init=1)
     found = breathing_kmeans(X, k, generator=seeded())
-    assert found.inertia <= started.inertia * (1 + 1e-9)
+    assert found.inertia <= started.inertia * (1 + 1e-9) + 1e-12  # where all is rounding
     squares = squared_distances(X, found.centers)
     assert found.inertia == pytest.approx(squares.min(axis=1).sum(), abs=1e-9)
     np.testing.assert_array_equal(found.labels, squares.argmin(axis=1))
@@ -182,3 +186,29 @@ def test_a_device_finds_the_same(X):
         labels, centers = there.labels.cpu(), there.centers.cpu()
     assert torch.equal(here.labels, labels)
     torch.testing.assert_close(here.centers, centers, rtol=0, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="waits are counted on the virtual device")
+def test_a_move_waits_once_besides_its_iterations(monkeypatch):
+    refined, moves = [], []
+
+    def recorded(*args, **kwargs):
+        refined.append(lloyd(*args, **kwargs))
+        return refined[-1]
+
+    def counted(*args):
+        moves.append(args)
+        return _with_fewer(*args)
+
+    monkeypatch.setattr(_breathing, "lloyd", recorded)
+    monkeypatch.setattr(_breathing, "_with_fewer", counted)
+    with virtual_cuda() as device:
+        X = many_blobs(10)[0].to(CUDA)
+        started = kmeans(X - X.mean(dim=0), 10, generator=own_draws(), n_init=1)
+        device.waits.clear()
+        breathing_kmeans(X, 10, generator=seeded())
+    assert len(refined) == 2 * len(moves) > 0
+    # A refinement besides: the threshold, the counts of the start and the inertia; a start one
+    # more, for its draws.
+    of_refinements = sum(run.n_iter + 3 for run in refined)
+    assert device.waits.total() == started.n_iter + 4 + of_refinements + len(moves)
