@@ -12,10 +12,10 @@ family counts the same.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
+from features import records_in
 
 from skdeepcluster.calibration import accuracy_interval
 from skdeepcluster.calibration._accuracy import FLOOR
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=500)
     arguments = parser.parse_args()
 
-    records = [json.loads(line) for file in arguments.files for line in file.open()]
+    records = records_in(arguments.files)
     records = [record for record in records if "confidence" in record]
     for method in dict.fromkeys(record["method"] for record in records):
         print(f"\n{method}")

@@ -12,7 +12,6 @@ with the right number. Prints ARI, and how often the number is right or next to 
 the best of which is chosen leaving out one family after the other.
 """
 
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from features import append
+from features import append, records_in
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from tasks import METHODS, Task, by_family, over_families, task_arguments, tasks_of
@@ -112,8 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.records:
-        lines = [line for file in arguments.records for line in file.read_text().splitlines()]
-        report([json.loads(line) for line in lines])
+        report(records_in(arguments.records))
         return
     records = []
     warnings.simplefilter("ignore")  # lost clusters show in the scores

@@ -21,7 +21,7 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +282,11 @@ def append(record: dict[str, Any], output: Path | None) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a") as file:
         file.write(json.dumps({**record, **environment()}) + "\n")
+
+
+def records_in(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read what ``append`` has written, one file after the other."""
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def main() -> None:

@@ -17,11 +17,10 @@ counts the same however many tasks it has, and appends JSON records to ``--outpu
 ``--ablation`` leaves out or changes one part of each method after the other, without calibration,
 which changes no label, and prints what that changes: the mean over families and its standard error,
 and the shares of tasks that are better and worse by more than .01. ``--records`` prints the summary
-of records that are there.
+of records of whole runs.
 """
 
 import argparse
-import json
 import time
 import warnings
 import zlib
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from features import ABLATIONS, METHODS, append
+from features import ABLATIONS, METHODS, append, records_in
 from sklearn import datasets
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
@@ -512,8 +511,7 @@ def main() -> None:
     ablation = partial(report_ablation, methods=arguments.methods)
     summarize = ablation if arguments.ablation else report
     if arguments.records:
-        lines = [line for file in arguments.records for line in file.read_text().splitlines()]
-        summarize([json.loads(line) for line in lines])
+        summarize(records_in(arguments.records))
         return
 
     n_seeds = 1 if arguments.short else arguments.seeds
