@@ -526,12 +526,16 @@ def main() -> None:
     for seed, task in tasks(seeds, arguments.families, arguments.data, max_rows):
         print(f"{task.family:20}{task.name:28}{task.X.shape!s:>14}", end="", flush=True)
         run = ablate if arguments.ablation else measure
+        of_task = []
         for found in run(task, seed, arguments.methods):
-            records.append(found)
-            append(found, arguments.output)
+            of_task.append(found)
             if not found["method"].endswith(", softmax"):
                 print(f"  {found['ARI']:.3f}", end="", flush=True)
         print()
+        # Kept once all are there, so that the records of a run that was stopped can be compared.
+        for found in of_task:
+            append(found, arguments.output)
+        records += of_task
     summarize(records)
 
 
