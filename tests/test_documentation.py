@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import re
 import runpy
 import sys
@@ -12,7 +13,11 @@ import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+
+import skdeepcluster
+from skdeepcluster.pretraining import SimCLR
 
 DOC = Path(__file__).parents[1] / "doc"
 PAGES = [DOC / "start.md", DOC / "adding_a_method.md", *sorted((DOC / "guide").glob("[!i]*.md"))]
@@ -87,6 +92,13 @@ def test_every_estimator_links_to_its_page():
         for name in names:
             link = getattr(importlib.import_module(module), name)()._get_doc_link()
             assert link.endswith(f"/generated/{module}.{name}.html")
+
+
+def test_the_page_on_saving_names_the_version_that_save_writes(tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    skdeepcluster.save(SimCLR(max_epochs=0).fit(X), tmp_path / "model")
+    version = json.loads((tmp_path / "model" / "model.json").read_text())["format_version"]
+    assert f"reads format version {version}" in (DOC / "guide" / "saving.md").read_text()
 
 
 def test_the_gallery_shows_every_example():

@@ -115,15 +115,16 @@ class CalibratedDeepClustering(TwoStageClusterer):
         images. None does not pretrain; feature arrays, and features of such a backbone, are then
         clustered as they are.
     max_epochs : int or "auto", default="auto"
-        Passes over the data in the clustering phase; 0 keeps the start. "auto" is about 100 steps
-        for feature arrays, fewer for small ones, and 10 passes for images (the paper: 100).
-        The last epoch is kept, whatever its result.
+        Passes over the data in the clustering phase; 0 keeps the start. "auto" is 10 passes for
+        images whose encoder is trained along (the paper: 100), else about 100 steps, fewer for few
+        samples. The last epoch is kept, whatever its result.
     batch_size : int or "auto", default="auto"
-        Samples per step of the clustering phase. "auto" is 256 for feature arrays and 1000, the
-        paper's, for images.
+        Samples per step of the clustering phase. "auto" is 1000, the paper's, for images whose
+        encoder is trained along, else 256.
     learning_rate : float or "auto", default="auto"
-        Of Adam for the heads in the clustering phase; the encoder's is half of it. "auto" is 0.001,
-        falling to zero, for feature arrays and 1e-4, constant, for images (the paper's).
+        Of Adam for the heads in the clustering phase; the encoder's is half of it. "auto" is 1e-4,
+        constant (the paper's), for images whose encoder is trained along, else 0.001, falling to
+        zero.
     calibrate : bool, default=True
         Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
         gives the share of independent partitions that agree. False gives the probabilities of the

@@ -73,12 +73,13 @@ class MiniClustering(TwoStageClusterer):
         Weight of the mini head's self-training (alpha); 0 turns it off. The paper's value.
     alignment_weight : float or "auto", default="auto"
         Weight of the term that makes both heads agree on which samples belong together (beta); 0
-        turns it off. "auto" is 0.2, the paper's value, for images and 0 for feature arrays, where
-        it moved the median ARI by at most .002 and can tear large, clear clusters apart.
+        turns it off. "auto" is 0.2, the paper's value, for images whose encoder is trained along,
+        else 0: on feature arrays it moved the median ARI by at most .002 and can tear large, clear
+        clusters apart.
     marginal_weight : float or "auto", default="auto"
         Weight of a term that keeps the cluster sizes near those of the start; 0 turns it off. It is
-        not in the paper. "auto" is 1 for feature arrays, where heads that learn fast lose many
-        clusters without it (doc/methods/mini_clustering.md), and 0 for images.
+        not in the paper. "auto" is 0 for images whose encoder is trained along, else 1: on feature
+        arrays heads that learn fast lose many clusters without it (doc/methods/mini_clustering.md).
     reweight : bool, default=True
         Whether the class weights act on the target head's self-training.
     fine_tune : bool or "auto", default="auto"
@@ -113,15 +114,15 @@ class MiniClustering(TwoStageClusterer):
         images. None does not pretrain; feature arrays, and features of such a backbone, are then
         clustered as they are.
     max_epochs : int or "auto", default="auto"
-        Passes over the data in the clustering phase; 0 keeps the start. "auto" is about 100 steps
-        for feature arrays, fewer for small ones, and 10 passes for images that are fine-tuned on
-        (the paper: 200).
+        Passes over the data in the clustering phase; 0 keeps the start. "auto" is 10 passes for
+        images whose encoder is trained along (the paper: 200), else about 100 steps, fewer for
+        few samples.
     batch_size : int or "auto", default="auto"
-        Samples per step of the clustering phase. "auto" is 512, the paper's, for images and 256
-        for feature arrays, where more made no difference.
+        Samples per step of the clustering phase. "auto" is 512, the paper's, for images whose
+        encoder is trained along, else 256; on feature arrays more made no difference.
     learning_rate : float or "auto", default="auto"
-        Of Adam in the clustering phase. "auto" is 0.01, falling to zero, for the heads of feature
-        arrays and 1e-5, constant, for images (the paper's).
+        Of Adam in the clustering phase. "auto" is 1e-5, constant (the paper's), for images whose
+        encoder is trained along, else 0.01, falling to zero.
     calibrate : bool, default=True
         Whether to learn, after the fit, how far the labels can be trusted: ``predict_proba`` then
         gives the share of independent partitions that agree. False gives the softmax of the

@@ -132,7 +132,8 @@ def read_text(file: Path) -> Text:
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{TEXT_FILE} has format_version={version!r}, but this version of skdeepcluster reads "
-            f"{FORMAT_VERSION}. It was saved with {str(content.get('saved_with'))[:200]}."
+            f"{FORMAT_VERSION}. It was saved with {str(content.get('saved_with'))[:200]}: load it "
+            "there, or fit and save it anew."
         )
     check_names(TEXT_FILE, content, [field.name for field in fields(Text)])
     return Text(**content)
