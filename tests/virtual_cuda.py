@@ -330,6 +330,7 @@ def virtual_cuda():
         "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
         "set_rng_state": _no_operation,
         "device": lambda device: contextlib.nullcontext(),
+        "current_stream": lambda device=None: None,
     }
     with contextlib.ExitStack() as stack:
         for name, answer in answers.items():

@@ -20,9 +20,12 @@ from skdeepcluster.numerics import OwnDraws, full_digits
 # Rows per forward pass. It is the same for fit and predict, always padded to full size, so that a
 # sample's result does not depend on the company it keeps.
 INFERENCE_BATCH = 512
-# Of images on a CPU: a single one takes as long as so many. Larger batches of photographs are
+# Of images fewer, where so many have more pixels in a channel than 512 images of 64 x 64: what the
+# first layers of a network make of them has to fit into the memory of any card.
+PIXELS_PER_PASS = INFERENCE_BATCH * 64 * 64
+# At least, and on a CPU: a single image takes as long as so many. Larger batches of photographs are
 # slower there; they are faster only where a network takes next to no time.
-IMAGES_ON_A_CPU = 16
+FEWEST_IMAGES = 16
 # Rows that are prepared at a time.
 PREPARED_ROWS = 2**12
 # With more clusters a voter costs more, and its errors average out over them.
@@ -59,8 +62,12 @@ class Predictions(NamedTuple):
 
 def rows_per_pass(source: Source) -> int:
     """Return how many rows go through a network at a time."""
-    images = len(source.sample_shape) == 3
-    return IMAGES_ON_A_CPU if images and source.device.type == "cpu" else INFERENCE_BATCH
+    if len(source.sample_shape) < 3:
+        return INFERENCE_BATCH
+    if source.device.type == "cpu":
+        return FEWEST_IMAGES
+    n_images = PIXELS_PER_PASS // math.prod(source.sample_shape[1:])
+    return min(max(n_images // 16 * 16, FEWEST_IMAGES), INFERENCE_BATCH)
 
 
 @torch.no_grad()

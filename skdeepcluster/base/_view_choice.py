@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from skdeepcluster.data import LARGEST_UNBLURRED, RandomImageViews, Source, contrastive_views
-from skdeepcluster.numerics import evenly_spaced, nearest_neighbors
+from skdeepcluster.numerics import evenly_spaced, full_digits, nearest_neighbors
 
 # Of how many images views are drawn, and among how many their neighbours are looked for.
 ASKED = 1000
@@ -153,9 +153,12 @@ def measure_views(
 def compared(images: Tensor) -> Tensor:
     """Return the pixels by which images are compared, one row for each; of large ones fewer."""
     height, width = (min(side, COMPARED_SIDE) for side in images.shape[2:])
-    return adaptive_avg_pool2d(images, (height, width)).flatten(1)
+    # MPS pools only to sides that divide the image's.
+    pooled = adaptive_avg_pool2d(images.cpu() if images.is_mps else images, (height, width))
+    return pooled.flatten(1).to(images.device)
 
 
+@full_digits()
 def _neighbors_of(rows: Tensor, own: Tensor, pixels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the images nearest to each row, other than its own, and how far the first is."""
     distances = torch.cdist(rows, pixels)

@@ -11,6 +11,7 @@ from skdeepcluster.numerics import (
     KMeansResult,
     best_separated,
     conductances,
+    full_digits,
     kmeans,
     lloyd,
     merged_partitions,
@@ -144,6 +145,7 @@ def _division(stays: Tensor, labels: Tensor, graph: Tensor, n_clusters: int) -> 
     return torch.where(divided, shares.view(-1, 2).amax(dim=1), 1.0)
 
 
+@full_digits()
 def _project(X: Tensor, generator: torch.Generator) -> Tensor:
     # Not orthogonal: with few features that would be a rotation, which changes no distance.
     directions = torch.randn(X.shape[1], PROJECTED_WIDTH, generator=generator)

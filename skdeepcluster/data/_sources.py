@@ -164,9 +164,7 @@ def open_array(
     too_large = n_bytes > RESIDENT_SHARE * free_memory(device)
     if too_large or (on_cpu and _is_memory_map(array)):
         return source
-    if as_it_lies:
-        return ResidentSource(move(torch.from_numpy(array), device))
-    # Converted in parts, because the copies on the way take memory that nobody has counted.
+    # In parts, because the copies on the way, pinned ones too, take memory that nobody has counted.
     dtype = move(torch.from_numpy(np.empty(0, stored_dtype(array))), device).dtype
     data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)
     for index in torch.split(torch.arange(len(array)), COPIED_ROWS):
@@ -219,7 +217,8 @@ def _torch_can_share(array: np.ndarray[Any, Any]) -> bool:
 def free_memory(device: torch.device) -> int:
     """Return the bytes that can still be had on a device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept  # by torch, for what comes next
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     try:

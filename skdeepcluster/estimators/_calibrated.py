@@ -143,7 +143,7 @@ class CalibratedDeepClustering(TwoStageClusterer):
         Whether to go on from the networks of the last fit instead of starting anew.
     random_state : int, RandomState instance or None, default=None
         Source of all randomness. An int gives the same result, bit for bit, on the same machine
-        with the same number of threads.
+        with the same number of threads; on a GPU usually, too.
     verbose : int, default=0
         1 prints a line for each phase (before a long one, how long it will take), 2 a line for each
         epoch, too.

@@ -24,7 +24,7 @@ from skdeepcluster.networks import (
     frozen_parameters,
     full_precision,
 )
-from skdeepcluster.numerics import nearest_neighbors
+from skdeepcluster.numerics import full_digits, nearest_neighbors
 from skdeepcluster.objectives._regions import Regions
 
 # Medoids are searched for so many samples at a time.
@@ -148,6 +148,7 @@ def neighbor_means(codes: Tensor, neighbors: Tensor, edges: Tensor) -> Tensor:
     return normalize(sums, dim=1)
 
 
+@full_digits()
 def neighbor_medoids(codes: Tensor, neighbors: Tensor, edges: Tensor) -> Tensor:
     """Return of each code and those that its edges lead to the one nearest to all of them.
 

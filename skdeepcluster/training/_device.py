@@ -50,7 +50,8 @@ def choose_precision(precision: str, device: torch.device, sample_shape: Sequenc
 def _has_fast_bfloat16(device: torch.device, image_shape: Sequence[int]) -> bool:
     """Whether the device multiplies matrices of bfloat16 in hardware (on a CPU: AMX)."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # torch asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False  # older versions of torch do not tell
     large = max(image_shape[1:]) >= CPU_BFLOAT16_SIDE

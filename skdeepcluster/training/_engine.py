@@ -58,11 +58,14 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
     class NamedDevice(CUDAAccelerator):
         """A device of CUDA that every tensor names; the current one, which is everybody's, stays.
 
-        Nor is there any advice on torch's global precision, which k-means would suffer from.
+        A process that was started for the fit is nobody else's, and NCCL uses its current device.
+        There is no advice on torch's global precision, which k-means would suffer from, nor a look
+        at it, which fails if the user has set it in the newer of two ways.
         """
 
         def setup_device(self, device: torch.device) -> None:
-            pass
+            if processes.count > 1:
+                torch.cuda.set_device(device)
 
     class Unwrapped(DDPStrategy):
         """The processes of DistributedDataParallel, with the exchange left to the loop."""
@@ -70,16 +73,15 @@ def _make_fabric(device: torch.device, precision: str, processes: Processes) -> 
         def setup_module(self, module: Any) -> Any:
             return module
 
-    how: dict[str, Any] = {"precision": precision, "accelerator": device.type, "plugins": []}
+    accelerator = NamedDevice() if device.type == "cuda" else device.type
+    how: dict[str, Any] = {"precision": precision, "accelerator": accelerator, "plugins": []}
     if precision in ("16-mixed", "bf16-mixed"):
         autocast = Autocast(precision, device.type)  # type: ignore[arg-type]  # one of its literals
         how |= {"precision": None, "plugins": [autocast]}
     if processes.count == 1:
         # Not what Fabric would find: in a job of SLURM it takes every process for one of several.
         how["plugins"].append(LightningEnvironment())
-        if device.type == "cuda":
-            return Fabric(**how | {"devices": [device.index], "accelerator": NamedDevice()})
-        return Fabric(devices=1, **how)
+        return Fabric(devices=[device.index] if device.type == "cuda" else 1, **how)
     launchers = {"torchrun": TorchElasticEnvironment, "slurm": SLURMEnvironment}
     how["plugins"].append(launchers[processes.launcher]())
     fabric = Fabric(

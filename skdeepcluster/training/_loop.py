@@ -200,7 +200,7 @@ class Trainer:
                 steps.objective.train()
                 _announce_epoch(phase.objective, epoch / phase.epochs)
                 state = copy_state(phase.objective)
-                go_through = steps.first_epoch if epoch == first else steps.epoch
+                go_through = steps.epoch if steps.tried else steps.trial_epoch
                 try:
                     record = go_through(epoch, progress)
                 except DivergenceError:

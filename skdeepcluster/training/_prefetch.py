@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -18,21 +19,24 @@ def views_of(
     views: Views,
     generator: torch.Generator,
     make_draws: Callable[[], OwnDraws],
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield the views of some batches.
 
     The random numbers are drawn in the same order whether or not a thread makes them, and all of
     them by the end. What the items of a Dataset draw, in a thread of their own, comes from what
-    ``make_draws`` returns.
+    ``make_draws`` returns. The thread works on the caller's stream of the device: another's views
+    could be used before they are there.
     """
     if getattr(views, "resident", True):
         for index in batches:
             yield views(index, generator)
         return
     draws = make_draws()
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 
     def make(index: Tensor) -> tuple[Tensor, ...]:
-        with draws:
+        with draws, nullcontext() if stream is None else torch.cuda.stream(stream):
             return views(index, generator)
 
     n_threads = torch.get_num_threads()

@@ -42,10 +42,20 @@ def is_sound(
     return math.isfinite(loss.item())
 
 
+# What else torch raises than its own error of memory: where the CPU's or MPS's is full, and where
+# CUDA's is and a library, or memory that is pinned, asks the driver for some.
+FULL_MEMORY = (
+    "DefaultCPUAllocator",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",
+)
+
+
 def is_about_memory(error: BaseException) -> bool:
-    """Whether memory has run out; on a CPU torch has no type for that."""
+    """Whether memory has run out, for which torch has several kinds of error."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "DefaultCPUAllocator" in str(error)
+    return known or any(words in str(error) for words in FULL_MEMORY)
 
 
 class Pieces:

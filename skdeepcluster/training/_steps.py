@@ -47,6 +47,8 @@ class Steps:
     ----------
     pieces : Pieces
         In how many pieces batches are embedded; as long as it is entered.
+    tried : bool
+        Whether a step has been taken, so that the memory it needs could be had.
     """
 
     def __init__(self, phase: Phase, fabric: Fabric, seed: int, agreement: Agreement) -> None:
@@ -55,10 +57,13 @@ class Steps:
         self.seed = seed
         self.agreement = agreement
         self.n_skipped = 0
+        self.tried = False
         self.generator = generator_for(seed, phase.name)
         self.draws = draws_for(seed, f"{phase.name} (layers)")
         self.pieces = Pieces(phase.objective, phase.plan.batch_size)
-        self.bare_optimizer = phase.optimizer(phase.parameter_groups, fused=True)
+        # A fused SGD that is told by 16-mixed to skip its first step leaves its momentum unset.
+        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        self.bare_optimizer = phase.optimizer(phase.parameter_groups, fused=not scaled)
         for group in self.bare_optimizer.param_groups:
             group["base_lr"] = float(group["lr"])  # a checkpoint takes no numpy scalars
         # It may convert the parameters to a wider type.
@@ -82,7 +87,7 @@ class Steps:
         self.generator.set_state(state["generator"])
         self.draws.set_state(state["draws"])
 
-    def first_epoch(self, number: int, progress: Progress) -> Record:
+    def trial_epoch(self, number: int, progress: Progress) -> Record:
         """Go through an epoch as often as it takes to find out how a batch fits into memory.
 
         Raises
@@ -128,7 +133,8 @@ class Steps:
         totals: dict[str, Tensor] = {}
         counters = counted_on_host(phase.objective)
         with self._shared_batches(batch_size), self._explained_memory(), counters:
-            for step, views in enumerate(views_of(batches, phase.views, self.generator, items)):
+            made = views_of(batches, phase.views, self.generator, items, self.fabric.device)
+            for step, views in enumerate(made):
                 self._set_rates((number + step / n_batches) / epochs)
                 scalars = self._step(views)
                 for name, value in scalars.items():
@@ -165,6 +171,7 @@ class Steps:
             if self.agreement.needed:
                 average_gradients(p for g in self.optimizer.param_groups for p in g["params"])
             self.optimizer.step()
+            self.tried = True
         return {"loss": loss, **scalars}
 
     def _set_rates(self, progress: float) -> None:

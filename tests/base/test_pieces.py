@@ -13,6 +13,8 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
+from skdeepcluster.base._inference import rows_per_pass
+from skdeepcluster.data import ResidentSource
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 
 IMAGES = np.random.default_rng(0).random((36, 1, 8, 8)).astype(np.float32)
@@ -63,3 +65,17 @@ def test_what_does_not_fit_is_embedded_in_pieces(estimator):
     assert pieces._model.embedding.n_pieces == 1
     if hasattr(pieces, "labels_"):
         assert np.array_equal(pieces.predict(IMAGES), pieces.labels_)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_rows"),
+    [
+        ((64,), 512),
+        ((3, 32, 32), 512),
+        ((3, 96, 96), 224),
+        ((3, 224, 224), 32),
+        ((1, 900, 900), 16),
+    ],
+)
+def test_large_images_go_through_a_network_a_few_at_a_time(shape, n_rows, cuda):
+    assert rows_per_pass(ResidentSource(torch.empty(0, *shape, device=cuda))) == n_rows

@@ -214,6 +214,25 @@ def test_a_large_array_is_converted_in_parts(monkeypatch):
     np.testing.assert_array_equal(source.data, vectors(np.float16))
 
 
+def test_an_array_goes_to_a_device_in_parts(monkeypatch, cuda):
+    pinned = []
+    pin = torch.Tensor.pin_memory
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: (pinned.append(len(t)), pin(t))[1])
+    monkeypatch.setattr(_sources, "COPIED_ROWS", 5)
+    source = open_array(vectors(), cuda)
+    assert isinstance(source, ResidentSource)
+    assert max(pinned) == 5
+    np.testing.assert_array_equal(source.data.cpu(), vectors())
+
+
+def test_what_torch_keeps_for_later_is_free(monkeypatch, cuda):
+    free = free_memory(cuda)
+    reserved, allocated = torch.cuda.memory_reserved(cuda), torch.cuda.memory_allocated(cuda)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved + 5 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: allocated + 3 * 2**30)
+    assert free_memory(cuda) == free + 2 * 2**30
+
+
 def test_free_memory_is_a_plausible_number():
     assert 2**20 < free_memory(CPU) < 2**50
 

@@ -5,7 +5,11 @@ import threading
 
 import pytest
 import torch
+from torch import nn
 
+from skdeepcluster.base._view_choice import measure_views
+from skdeepcluster.calibration import collect_votes
+from skdeepcluster.data import ResidentSource
 from skdeepcluster.numerics import (
     KMeansResult,
     SharedSetting,
@@ -19,6 +23,7 @@ from skdeepcluster.numerics import (
     nearest_center,
     nearest_neighbors,
 )
+from skdeepcluster.objectives import neighbor_medoids
 
 SWITCHES = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]
 
@@ -165,15 +170,28 @@ FUNCTIONS = {
 }
 
 
-class Watching(torch.overrides.TorchFunctionMode):
-    """Notes the precisions that are allowed whenever torch is called."""
+# Which compute more than distances.
+CALLERS = {
+    "votes": lambda: collect_votes(X, LABELS, 3, 2, torch.Generator().manual_seed(0), project=True),
+    "medoids": lambda: neighbor_medoids(X, LABELS[:, None], LABELS[:, None] > 0),
+    "choice of views": lambda: measure_views(
+        ResidentSource(torch.rand(20, 1, 6, 6)), nn.Identity(), torch.Generator()
+    ),
+}
+PRODUCTS = {torch.cdist, torch.matmul, torch.mm, torch.Tensor.__matmul__, torch.Tensor.matmul}
 
-    def __init__(self):
+
+class Watching(torch.overrides.TorchFunctionMode):
+    """Notes the precisions that are allowed whenever torch, or some of it, is called."""
+
+    def __init__(self, functions=None):
         super().__init__()
+        self.functions = functions
         self.seen = set()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.seen.add(tuple(precisions()))
+        if self.functions is None or func in self.functions:
+            self.seen.add(tuple(precisions()))
         return func(*args, **(kwargs or {}))
 
 
@@ -183,3 +201,10 @@ def test_distances_keep_all_digits(function, lowered):
         result = function()
     assert watching.seen == {("ieee", "ieee")}
     assert isinstance(result, KMeansResult | tuple | torch.Tensor | float)
+
+
+@pytest.mark.parametrize("function", CALLERS.values(), ids=CALLERS)
+def test_distances_elsewhere_keep_all_digits(function, lowered):
+    with Watching(PRODUCTS) as watching:
+        function()
+    assert watching.seen == {("ieee", "ieee")}

@@ -1,5 +1,7 @@
 """How batches reach a step: made ahead of time, added up, or too large for the memory."""
 
+import contextlib
+import re
 import threading
 import time
 
@@ -11,6 +13,7 @@ from torch import nn
 from skdeepcluster.networks import EmbeddingNetwork
 from skdeepcluster.numerics import OwnDraws
 from skdeepcluster.training import Phase, SilentHook, Trainer
+from skdeepcluster.training._prefetch import views_of
 
 DATA = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 
@@ -102,6 +105,27 @@ def test_samples_that_are_waited_for_are_read_in_another_thread(real_device):
     assert set(views.n_threads) == {torch.get_num_threads()}
 
 
+def test_views_are_made_on_the_stream_of_the_caller(monkeypatch, cuda):
+    log = []
+
+    @contextlib.contextmanager
+    def stream(which):
+        log.append(("enter", which))
+        yield
+        log.append(("leave", which))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the one of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+
+    def views(index, generator):
+        log.append("made")
+        return (index,)
+
+    views.resident = False
+    list(views_of([torch.arange(2)], views, torch.Generator(), lambda: OwnDraws(0), cuda))
+    assert log == [("enter", "the one of cuda:0"), "made", ("leave", "the one of cuda:0")]
+
+
 def test_samples_on_the_device_need_no_thread():
     views = Distant(resident=True)
     run(Mean(), views)
@@ -184,6 +208,23 @@ def test_too_little_memory_names_the_argument_to_lower(fails_at, demand):
         run(Mean(fails_at=fails_at, demand=demand))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory",
+        "MPS backend out of memory (MPS allocated: 20.13 GB)",
+    ],
+)
+def test_errors_that_torch_does_not_call_errors_of_memory(words):
+    def fail():
+        raise RuntimeError(words)
+
+    with pytest.raises(MemoryError, match=re.escape(words)):
+        run(Mean(fails_at=0, demand=fail))
+
+
 def test_other_errors_are_left_as_they_are():
     def fail():
         raise RuntimeError("of another kind")
@@ -244,6 +285,23 @@ def test_a_batch_that_does_not_fit_has_the_same_loss_in_pieces(room):
     assert parts.embedding.backbone.n_rows == whole.embedding.backbone.n_rows == 3 * 48
     assert room // 2 < parts.embedding.backbone.most <= room
     assert parts.embedding.n_pieces == 1
+
+
+def test_a_batch_that_does_not_fit_is_met_when_the_first_is_learned_from():
+    class Unsure(Contrast):
+        """Learns from nothing in the first epoch, when a batch has room."""
+
+        def forward(self, x):
+            self.calls = getattr(self, "calls", 0) + 1
+            first = self.calls <= 2
+            self.embedding.backbone.room = 100 if first else 12
+            loss, _ = super().forward(x)
+            return loss, {"skipped": torch.tensor(float(first))}
+
+    objective = Unsure(100)
+    with pytest.warns(UserWarning, match="in 2 pieces"):
+        trainer = run(objective, plain, batch_size=12, epochs=2)
+    assert trainer.n_skipped_steps == 2
 
 
 def test_pieces_draw_the_same_when_they_are_computed_anew():

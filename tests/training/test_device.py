@@ -1,5 +1,7 @@
 """Devices, precision and threads, on machines with and without an accelerator."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
 
 
@@ -54,6 +57,21 @@ def test_precision_on_cuda(cuda, monkeypatch):
     assert choose_precision("16-mixed", gpu, (64,)) == "16-mixed"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     assert choose_precision("auto", gpu, (1, 8, 8)) == "32-true"
+
+
+def test_precision_is_that_of_the_device_used_not_of_the_current_one(monkeypatch):
+    current = [0]
+
+    @contextlib.contextmanager
+    def device(named):
+        current.append(named.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: current[-1] == 1)
+    found = [choose_precision("auto", torch.device("cuda", n), (3, 32, 32)) for n in range(2)]
+    assert found == ["32-true", "bf16-mixed"]
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,20 @@ def test_verbose_prints_a_line_per_phase_and_then_one_per_epoch(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.fixture
+def unset_memory_is_nan():
+    torch.use_deterministic_algorithms(True)  # which also fills memory that nobody has set
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_momentum_is_sound_where_lower_precision_skips_the_first_steps(unset_memory_is_nan):
+    steep = Scripted(lambda weight: 1e35 * weight.sum())  # times the scale, 65536, too steep
+    groups = [{"params": list(steep.parameters()), "lr": 1e-37}]
+    make_trainer(precision="16-mixed").run(make_phase(steep, parameter_groups=groups))
+    assert ((steep.weight > 0) & (steep.weight < 1)).all()
+
+
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
 def test_precisions(precision):
     trainer = make_trainer(precision=precision)
