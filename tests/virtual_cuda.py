@@ -41,6 +41,8 @@ UNLAUNCHED = {
     "_local_scalar_dense", "_unsafe_view", "empty", "empty_like", "empty_strided", "is_pinned",
     "lift_fresh", "new_empty", "new_empty_strided",
 }  # fmt: skip
+# Larger copies wait, unless they are of pinned memory.
+SENT_ALONG = 2**16
 # A tensor without axes on the CPU goes with others everywhere, but not here.
 STRICT = {"addmm", "cat", "embedding", "gather", "index_add_", "index_copy_", "index_select", "mm"}
 
@@ -174,8 +176,12 @@ class VirtualCuda(TorchDispatchMode):
                 # Made by torch's own code for one of ours, on the device that it knows of.
                 wanted = CUDA
         if not ours and (wanted is None or wanted.type != "cuda"):
-            if name in ("is_pinned", "_pin_memory"):
-                return False if name == "is_pinned" else args[0].clone()
+            if name == "is_pinned":
+                return False
+            if name == "_pin_memory":
+                pinned = args[0].clone()
+                pinned.lies_pinned = True
+                return pinned
             return func(*args, **kwargs)
         others: list[Tensor] = []
         inside_args = _taken_out(args, others)
@@ -243,8 +249,10 @@ class VirtualCuda(TorchDispatchMode):
             leaves = isinstance(args[0], DeviceTensor) and wanted is not None
             if leaves and torch.device(wanted).type == "cpu":
                 self._wait("to the CPU")
-            elif not isinstance(args[0], DeviceTensor) and not kwargs.get("non_blocking"):
-                self._wait("to the device")
+            elif not isinstance(args[0], DeviceTensor):
+                small = args[0].nbytes <= SENT_ALONG or hasattr(args[0], "lies_pinned")
+                if not (small and kwargs.get("non_blocking")):
+                    self._wait("to the device")
 
     def _wait(self, why):
         frame, lines = sys._getframe(1), []

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics import sent
+
 __all__ = [
     "adjust_brightness",
     "adjust_contrast",
@@ -157,8 +159,7 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     # From here on one buffer of image size is updated in place: fresh memory is the larger cost.
     turned = hue.div_(6).add_(per_image(factor) + 1.5).frac_()  # in turns, and 0.5 is red
     own_hue = torch.tensor([1 / 2, 5 / 6, 1 / 6], dtype=images.dtype)
-    own_hue = own_hue.to(images.device, non_blocking=True)
-    channels = turned - own_hue[:, None, None]
+    channels = turned - sent(own_hue, images.device)[:, None, None]
     channels.abs_().sub_(0.5).abs_()  # 0.5 minus the distance on the circle, in turns
     channels.clamp_(1 / 6, 1 / 3)
     return value.sub(chroma, alpha=2).addcmul(channels, chroma, value=6).clamp_(0, 1)

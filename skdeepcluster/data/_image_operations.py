@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skdeepcluster.data._colour_operations import per_image
+from skdeepcluster.numerics import sent
 
 __all__ = [
     "adjust_sharpness",
@@ -75,7 +76,7 @@ def resized_crop(
     columns = _sample_points(left, width, images.shape[-1], out_width, images.dtype)
     if flip is not None:
         columns = torch.where(flip[:, None], columns.flip(-1), columns)
-    points = torch.cat([rows, columns], dim=1).to(images.device, non_blocking=True)
+    points = sent(torch.cat([rows, columns], dim=1), images.device)
     rows, columns = torch.split(points, [out_height, out_width], dim=1)
     grid = torch.stack(
         [
@@ -225,7 +226,7 @@ def affine(images: Tensor, angle: Tensor, shear: Tensor, shift: Tensor) -> Tenso
         ],
         dim=-1,
     )
-    parts = torch.cat([by_column, by_row], dim=1).to(images.device, non_blocking=True)
+    parts = sent(torch.cat([by_column, by_row], dim=1), images.device)
     by_column, by_row = torch.split(parts, [width, height], dim=1)
     grid = by_column[:, None, :] + by_row[:, :, None]
     mean = images.mean(dim=(2, 3), keepdim=True)

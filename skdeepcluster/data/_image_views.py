@@ -23,6 +23,7 @@ from skdeepcluster.data._image_operations import (
     gaussian_blur,
     resized_crop,
 )
+from skdeepcluster.numerics import sent
 
 __all__ = ["LARGEST_UNBLURRED", "RandomImageViews", "contrastive_views", "draw_crops", "uniform"]
 
@@ -237,7 +238,7 @@ class RandomImageViews:
         blurred, sigma = self._draw_blur(n, generator)
         solarized = _draw_chosen(n, self.solarize_probability, generator)
 
-        grey, *factors = torch.stack([grey, *factors]).to(images.device, non_blocking=True)
+        grey, *factors = sent(torch.stack([grey, *factors]), images.device)
         views = resized_crop(images, *crops, size, flip < self.flip)
         for k in order:
             if self.jitter[k] > 0:
@@ -245,11 +246,11 @@ class RandomImageViews:
         if self.grey_probability > 0:
             views = greyscale(views, grey < self.grey_probability)
         if len(blurred):
-            blurred, sigma = (v.to(images.device, non_blocking=True) for v in (blurred, sigma))
+            blurred, sigma = (sent(v, images.device) for v in (blurred, sigma))
             smooth = gaussian_blur(views[blurred], sigma, _blur_kernel_size(views))
             views.index_copy_(0, blurred, smooth)
         if len(solarized):
-            solarized = solarized.to(images.device, non_blocking=True)
+            solarized = sent(solarized, images.device)
             threshold = views.new_full((len(solarized),), _SOLARIZE_THRESHOLD)
             views.index_copy_(0, solarized, solarize(views[solarized], threshold))
         return views.clamp_(0, 1)

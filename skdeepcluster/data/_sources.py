@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeepcluster.numerics import evenly_spaced, widest_dtype
+from skdeepcluster.numerics import evenly_spaced, sent, widest_dtype
 
 # A data set is kept on the device when it takes at most this share of the device's free memory:
 # the other half is for the network, its gradients and the batches.
@@ -70,7 +70,7 @@ class ResidentSource:
 
     def rows(self, index: Tensor) -> Tensor:
         """Return rows by number."""
-        return self.data.index_select(0, index.to(self.device, non_blocking=True))
+        return self.data.index_select(0, sent(index, self.device))
 
 
 class SelectedSource:
@@ -173,12 +173,10 @@ def open_array(
 
 
 def move(batch: Tensor, device: torch.device) -> Tensor:
-    """Bring a batch to a device without making the host wait for it."""
+    """Bring a batch to a device, in a type that it has."""
     if batch.dtype == torch.float64:
         batch = batch.to(widest_dtype(device))
-    if device.type == "cuda" and batch.device.type == "cpu":
-        return batch.pin_memory().to(device, non_blocking=True)
-    return batch.to(device)
+    return sent(batch, device)
 
 
 def stored_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:

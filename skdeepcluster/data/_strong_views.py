@@ -25,6 +25,7 @@ from skdeepcluster.data._image_operations import (
     erase_square,
 )
 from skdeepcluster.data._image_views import RandomImageViews, uniform
+from skdeepcluster.numerics import sent
 
 __all__ = ["StrongImageViews", "autocontrast", "equalize", "posterize"]
 
@@ -211,7 +212,7 @@ class StrongImageViews:
         if self.cutout > 0:
             n, _, height, width = views.shape
             squares = self._draw_squares(n, (height, width), generator)
-            views = erase_square(views, *squares.to(views.device, non_blocking=True))
+            views = erase_square(views, *sent(squares, views.device))
         return views
 
     def _draw_operations(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -257,8 +258,8 @@ def apply_operations(images: Tensor, kinds: Tensor, magnitudes: Tensor) -> Tenso
     kinds, order = kinds.sort(dim=1)
     magnitudes = magnitudes.gather(1, order)
     moves = magnitudes[..., None] * (kinds[..., None] == torch.arange(len(_TONES), len(_BOUNDS)))
-    rows = _rearrangements(order).to(images.device, non_blocking=True)
-    magnitudes = magnitudes.to(images.device, non_blocking=True)
+    rows = sent(_rearrangements(order), images.device)
+    magnitudes = sent(magnitudes, images.device)
 
     for step, kind in enumerate(kinds):
         sizes = kind.clamp_max(len(_TONES)).bincount(minlength=len(_TONES) + 1).tolist()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skdeepcluster.data._image_views import RandomImageViews
 from skdeepcluster.data._sources import Source
-from skdeepcluster.numerics import OwnDraws
+from skdeepcluster.numerics import OwnDraws, sent
 
 MOST_SEED = 2**31
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -34,7 +34,7 @@ class TensorViews:
 
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return some rows of each tensor."""
-        index = index.to(self.tensors[0].device, non_blocking=True)
+        index = sent(index, self.tensors[0].device)
         return tuple(tensor[index] for tensor in self.tensors)
 
 
@@ -225,4 +225,4 @@ class IndexedViews:
     def __call__(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the numbers of some samples, where their views are, and the views."""
         views = self.views(index, generator)
-        return index.to(views[0].device, non_blocking=True), *views
+        return sent(index, views[0].device), *views

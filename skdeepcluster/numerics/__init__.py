@@ -27,6 +27,7 @@ from skdeepcluster.numerics._propagation import propagate_labels
 from skdeepcluster.numerics._settings import SharedSetting, full_digits
 from skdeepcluster.numerics._silhouette import centroid_silhouette
 from skdeepcluster.numerics._spaced import evenly_spaced
+from skdeepcluster.numerics._transfer import sent
 from skdeepcluster.numerics._widest import widest_dtype
 
 __all__ = [
@@ -59,5 +60,6 @@ __all__ = [
     "neighbor_affinity",
     "numbered_alike",
     "propagate_labels",
+    "sent",
     "widest_dtype",
 ]

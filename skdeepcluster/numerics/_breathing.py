@@ -17,6 +17,7 @@ from skdeepcluster.numerics._kmeans import (
 )
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._settings import full_digits
+from skdeepcluster.numerics._transfer import sent
 
 # Centres are sought among so many rows for each cluster, and so many at least; all refine them.
 ROWS_PER_CLUSTER = 50
@@ -111,7 +112,7 @@ def _next_to_the_worst(X: Tensor, centers: Tensor, n: int, generator: torch.Gene
     largest = errors.argsort(descending=True, stable=True)[:n]
     variance = errors / (label_counts(labels, n_clusters).clamp(min=1) * X.shape[1])
     deviation = variance[largest].sqrt().to(X.dtype)
-    noise = torch.randn(n, X.shape[1], generator=generator).to(X, non_blocking=True)
+    noise = sent(torch.randn(n, X.shape[1], generator=generator).to(X.dtype), X.device)
     return centers[largest] + NEXT_TO * deviation[:, None] * noise
 
 
@@ -132,7 +133,7 @@ def _with_fewer(X: Tensor, centers: Tensor, n_fewer: int) -> Tensor:
             staying.add(known[1][center])
     kept = torch.ones(len(centers), dtype=torch.bool)
     kept[gone[:n_fewer]] = False
-    return centers[kept.nonzero()[:, 0].to(X.device, non_blocking=True)]
+    return centers[sent(kept.nonzero()[:, 0], X.device)]
 
 
 def _gains(X: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch.nn.functional import log_softmax, normalize, one_hot, softplus
 from torch.nn.utils.rnn import pad_sequence
 
 from skdeepcluster.networks import ClusterModel, CosineHead, full_precision, most_likely
-from skdeepcluster.numerics import cluster_means
+from skdeepcluster.numerics import cluster_means, sent
 from skdeepcluster.objectives._contrastive import info_nce
 from skdeepcluster.objectives._mini import occupancy_weights, pseudo_labels, self_training_loss
 
@@ -256,9 +256,9 @@ class SideBySide:
         if min(n_clusters) < max(n_clusters):
             sizes, column = torch.tensor(n_clusters)[:, None], torch.arange(max(n_clusters))
             rows = sizes.cumsum(dim=0) - sizes + column.minimum(sizes - 1)
-            self.rows = rows.flatten().to(like.device, non_blocking=True)
-            self.absent = (column >= sizes)[:, None].to(like.device, non_blocking=True)
-            self.n_clusters = sizes.to(like.device, like.dtype, non_blocking=True)
+            self.rows = sent(rows.flatten(), like.device)
+            self.absent = sent((column >= sizes)[:, None], like.device)
+            self.n_clusters = sent(sizes.to(like.dtype), like.device)
 
     def stack(self, parts: Sequence[Tensor]) -> Tensor:
         """Return (n_heads, most clusters, ...); the last cluster stands for those that fill up."""

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase  # what all kinds of it have in common
 
+from skdeepcluster.numerics import sent
+
 
 @contextmanager
 def counted_on_host(objective: nn.Module) -> Iterator[None]:
@@ -34,7 +36,6 @@ def counted_on_host(objective: nn.Module) -> Iterator[None]:
         yield
     finally:
         counted = torch.stack([layer.num_batches_tracked for layer in layers])
-        counted = counted.to(counters[0].device, non_blocking=True)
-        torch._foreach_copy_(counters, counted.unbind())
+        torch._foreach_copy_(counters, sent(counted, counters[0].device).unbind())
         for layer, counter in there:
             layer.num_batches_tracked = counter
