@@ -1,5 +1,6 @@
 """A fit by several processes equals that by one, and says so when one of them is lost."""
 
+import atexit
 import importlib.util
 import os
 import socket
@@ -11,11 +12,12 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from skdeepcluster import MiniClustering
-from skdeepcluster.training import Processes, started_processes
+from skdeepcluster.training import Processes, _engine, started_processes
 
 PROGRAM = Path(__file__).with_name("processes_program.py")
 
@@ -152,6 +154,30 @@ def test_a_fit_joins_the_processes_that_were_started(started, launcher, here, in
     started(launcher, here, in_all)
     assert started_processes() == Processes(here, in_all // here, launcher)
     assert started_processes().count == in_all
+
+
+@pytest.fixture
+def fewer_digits():
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
+def test_a_process_takes_its_device_whatever_precision_the_user_allows(
+    started, cuda, fewer_digits, monkeypatch, capfd
+):
+    taken = []
+    monkeypatch.setattr(Fabric, "launch", lambda _: None)
+    monkeypatch.setattr(atexit, "register", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    started("torchrun", 2, 2)
+    monkeypatch.setenv("RANK", "1")
+    fabric = _engine._make_fabric.__wrapped__(cuda, "32-true", started_processes())
+    fabric.strategy.accelerator.setup_device(fabric.device)
+    assert taken == [torch.device("cuda", 1)]
+    assert capfd.readouterr() == ("", "")  # no advice on anybody's precision
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
