@@ -34,7 +34,7 @@ def real_device(request):
 
 
 @pytest.fixture
-def cuda():
+def cuda(monkeypatch):
     """Return a device of CUDA: a real one where there is one."""
     import torch
 
@@ -45,3 +45,4 @@ def cuda():
     else:
         with virtual_cuda():
             yield CUDA
+            monkeypatch.undo()  # what stands for a part of it is put back while it is there

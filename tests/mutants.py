@@ -608,7 +608,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "training/test_counters.py",
         [
             ("torch.stack(counters).cpu()", "torch.stack(counters)"),
-            ("torch._foreach_copy_(counters, counted.unbind())", "pass"),
+            ("torch._foreach_copy_(counters, sent(counted, counters[0].device).unbind())", "pass"),
         ],
     ),
     (
@@ -633,6 +633,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [
             ("self.load_state(copy.deepcopy(begin))", "pass"),
             ("self.optimizer.zero_grad()", "pass"),
+            ("            self.tried = True", "            pass"),
+            ("self.tried = False", "self.tried = True"),
         ],
     ),
     (
@@ -770,6 +772,47 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("_confidences(labels[rows].cpu(), said).sum()", "said.amax(dim=1).sum()"),
             ("[torch.stack(losses).argmin()]", "[-1]"),
         ],
+    ),
+    (
+        "numerics/_transfer.py",
+        "numerics/test_transfer.py",
+        [
+            ("SENT_ALONG = 2**16", "SENT_ALONG = 2**40"),
+            ("> SENT_ALONG", ">= SENT_ALONG"),
+            ('device.type != "cuda"', 'device.type == "cpu"'),
+            ("non_blocking=True", "non_blocking=False"),
+        ],
+    ),
+    (
+        "training/_prefetch.py",
+        "training/test_batches.py",
+        [("nullcontext() if stream is None else torch.cuda.stream(stream)", "nullcontext()")],
+    ),
+    (
+        "training/_device.py",
+        "training/test_device.py",
+        [("torch.cuda.device(device)", "torch.cuda.device(0)")],
+    ),
+    (
+        "data/_sources.py",
+        "data/test_sources.py",
+        [
+            ("[0]) + kept", "[0])"),
+            ("torch.arange(len(array)), COPIED_ROWS", "torch.arange(len(array)), len(array)"),
+        ],
+    ),
+    (
+        "base/_inference.py",
+        "base/test_pieces.py",
+        [
+            ("max(n_images // 16 * 16, FEWEST_IMAGES)", "n_images // 16 * 16"),
+            ("INFERENCE_BATCH * 64 * 64", "2**40"),
+        ],
+    ),
+    (
+        "training/_steps.py",
+        "training/test_loop.py",
+        [("fused=not scaled", "fused=True")],
     ),
     (
         "numerics/_widest.py",
