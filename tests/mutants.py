@@ -554,7 +554,10 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("with self._redirection, torch._C.DisableTorchFunction():", "with self._redirection:"),
             ("generator.set_state(self._states.pop(device.type))", "pass"),
             ("return self._states | {", "return {"),
-            ('or device.type == "meta"', ""),
+            ('device.type == "meta" or ', ""),
+            ('.endswith("_backward")', '.endswith("no_backward")'),
+            ("return bool(rate)", "return True"),
+            ("if number < len(args) else kwargs", "if False else kwargs"),
             ("return self if self._is_needed else nullcontext()", "return nullcontext()"),
             ("or not _is_known(module)", ""),
             ("_Redirection(_refuse) if tells", "nullcontext() if tells"),
@@ -791,14 +794,20 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
         "training/_device.py",
         "training/test_device.py",
-        [("torch.cuda.device(device)", "torch.cuda.device(0)")],
+        [
+            ("torch.cuda.device(device)", "torch.cuda.device(0)"),
+            ("torch.__version__ >= MPS_SINCE", "True"),
+        ],
     ),
     (
         "data/_sources.py",
         "data/test_sources.py",
         [
             ("[0]) + kept", "[0])"),
-            ("torch.arange(len(array)), COPIED_ROWS", "torch.arange(len(array)), len(array)"),
+            ("torch.arange(len(array)), n_rows", "torch.arange(len(array)), len(array)"),
+            ("STATISTICS_ROWS), n_rows", "STATISTICS_ROWS), STATISTICS_BATCH"),
+            ("rows_in_block(source.sample_shape, READ_ROWS)", "READ_ROWS"),
+            ("// max(n_bytes, 1)), 1)", "// max(n_bytes, 1)), 0)"),
         ],
     ),
     (
@@ -806,6 +815,11 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "base/test_pieces.py",
         [
             ("max(n_images // 16 * 16, FEWEST_IMAGES)", "n_images // 16 * 16"),
+            ("frozen.least_side**2 if frozen else 0", "0"),
+            (
+                "rows_per_pass(source, frozen)):\n        with draws:\n            batch",
+                "512):\n        with draws:\n            batch",
+            ),
             ("INFERENCE_BATCH * 64 * 64", "2**40"),
         ],
     ),

@@ -13,7 +13,7 @@ from scipy.special import entr
 from torch import Tensor, nn
 
 from skdeepcluster.calibration import collect_votes, confident_in
-from skdeepcluster.data import Source, ordered_batches
+from skdeepcluster.data import Source, ordered_batches, rows_in_block
 from skdeepcluster.networks import ClusterModel, FrozenBackbone
 from skdeepcluster.numerics import OwnDraws, full_digits
 
@@ -60,13 +60,14 @@ class Predictions(NamedTuple):
         return confident_in(self.labels, self.opinion.double().softmax(dim=1))
 
 
-def rows_per_pass(source: Source) -> int:
+def rows_per_pass(source: Source, frozen: FrozenBackbone | None = None) -> int:
     """Return how many rows go through a network at a time."""
     if len(source.sample_shape) < 3:
         return INFERENCE_BATCH
     if source.device.type == "cpu":
         return FEWEST_IMAGES
-    n_images = PIXELS_PER_PASS // math.prod(source.sample_shape[1:])
+    n_pixels = max(math.prod(source.sample_shape[1:]), frozen.least_side**2 if frozen else 0)
+    n_images = PIXELS_PER_PASS // n_pixels
     return min(max(n_images // 16 * 16, FEWEST_IMAGES), INFERENCE_BATCH)
 
 
@@ -75,7 +76,7 @@ def infer(
     model: ClusterModel,
     source: Source,
     second_opinion: nn.Module | None = None,
-    frozen: nn.Module | None = None,
+    frozen: FrozenBackbone | None = None,
 ) -> Iterator[Predictions]:
     """Yield the predictions for all samples, batch by batch.
 
@@ -83,7 +84,8 @@ def infer(
     ----------
     model : ClusterModel
     source : Source
-    second_opinion, frozen : nn.Module, optional
+    second_opinion : nn.Module, optional
+    frozen : FrozenBackbone, optional
         See :func:`consult`.
     """
     for network in (model, second_opinion, frozen):
@@ -91,7 +93,7 @@ def infer(
             network.to(source.device).eval()
     # Networks that draw when they predict say the same whenever they are asked.
     draws = OwnDraws(0)
-    for rows, n_valid in ordered_batches(source, rows_per_pass(source)):
+    for rows, n_valid in ordered_batches(source, rows_per_pass(source, frozen)):
         with draws:
             said = consult(model, rows, second_opinion, frozen)
         yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
@@ -118,7 +120,7 @@ def embed_once(
     frozen.to(source.device)
     features = np.empty((len(source), frozen.width), dtype=np.float32)
     draws, done = OwnDraws(0), 0
-    for rows, n_valid in ordered_batches(source, rows_per_pass(source)):
+    for rows, n_valid in ordered_batches(source, rows_per_pass(source, frozen)):
         with draws:
             batch = frozen(rows)[:n_valid].cpu()
         if not batch.isfinite().all():
@@ -161,8 +163,9 @@ def prepared_rows(prepare: nn.Module, source: Source, rows: Tensor) -> Tensor:
     """Return samples as the encoder gets them, flat."""
     width = math.prod(source.sample_shape)
     prepared = torch.empty(len(rows), width, device=source.device)
-    for start in range(0, len(rows), PREPARED_ROWS):
-        part = slice(start, start + PREPARED_ROWS)
+    n_rows = rows_in_block(source.sample_shape, PREPARED_ROWS)
+    for start in range(0, len(rows), n_rows):
+        part = slice(start, start + n_rows)
         prepared[part] = prepare(source.rows(rows[part])).flatten(1)
     return prepared
 

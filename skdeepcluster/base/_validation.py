@@ -30,6 +30,7 @@ from skdeepcluster.data import (
     free_memory,
     open_array,
     pixel_range,
+    rows_in_block,
     scale_to,
     unpack,
 )
@@ -256,11 +257,8 @@ def _open_tensor(estimator: TakesSamples, X: Tensor, device: torch.device, reset
         )
     if X.is_complex():
         raise ValueError("Complex data not supported: X is a tensor of complex numbers.")
-    if X.is_floating_point() and not bool(X.isfinite().all()):
-        raise ValueError("Input X contains NaN or infinity. Impute or remove those rows.")
-    if X.dtype == torch.float64 and bool((X.abs() > LARGEST).any()):
-        sample, *feature = (X.abs() > LARGEST).nonzero()[0].tolist()
-        raise _too_large(sample, feature)
+    if X.is_floating_point():
+        _check_tensor(X)
     if X.ndim == 4 and _has_channels_last(estimator, tuple(X.shape[1:]), reset):
         X = X.permute(0, 3, 1, 2)
     _record_shape(estimator, X.shape[1:], reset)
@@ -328,13 +326,24 @@ def _check_values(estimator: TakesSamples, X: np.ndarray[Any, Any]) -> None:
 
     A part at a time: for some types scikit-learn's own check takes as much memory as they do.
     """
-    name = type(estimator).__name__
-    for start in range(0, len(X), CHECKED_ROWS):
-        part = X[start : start + CHECKED_ROWS]
+    name, n_rows = type(estimator).__name__, rows_in_block(X.shape[1:], CHECKED_ROWS)
+    for start in range(0, len(X), n_rows):
+        part = X[start : start + n_rows]
         with np.errstate(invalid="ignore"):  # it adds all up first, and infinities may cancel
             assert_all_finite(part, estimator_name=name, input_name="X")
         if part.dtype == np.float64 and max(part.max(initial=0), -part.min(initial=0)) > LARGEST:
             sample, *feature = np.argwhere(abs(part) > LARGEST)[0].tolist()
+            raise _too_large(start + sample, feature)
+
+
+def _check_tensor(X: Tensor) -> None:
+    """Refuse what :func:`_check_values` refuses: the same for what lies on a device."""
+    n_rows = rows_in_block(X.shape[1:], CHECKED_ROWS)
+    for start, part in zip(range(0, len(X), n_rows), X.split(n_rows), strict=True):
+        if not part.isfinite().all():
+            raise ValueError("Input X contains NaN or infinity. Impute or remove those rows.")
+        if part.dtype == torch.float64 and (large := part.abs() > LARGEST).any():
+            sample, *feature = large.nonzero()[0].tolist()
             raise _too_large(start + sample, feature)
 
 

@@ -16,6 +16,7 @@ from skdeepcluster.data._sources import (
     moments,
     open_array,
     ordered_batches,
+    rows_in_block,
     value_range,
 )
 from skdeepcluster.data._strong_views import StrongImageViews
@@ -56,6 +57,7 @@ __all__ = [
     "open_array",
     "ordered_batches",
     "pixel_range",
+    "rows_in_block",
     "scale_to",
     "unchanged",
     "unpack",

@@ -26,6 +26,8 @@ STATISTICS_BATCH = 2**12
 READ_ROWS = 512
 # Rows that are converted at a time when an array is copied to the device.
 COPIED_ROWS = 2**12
+# Of large rows fewer, so that what is read, copied or checked at a time does not fill the memory.
+BLOCK_BYTES = 2**26
 
 
 class Source(Protocol):
@@ -167,9 +169,16 @@ def open_array(
     # In parts, because the copies on the way, pinned ones too, take memory that nobody has counted.
     dtype = move(torch.from_numpy(np.empty(0, stored_dtype(array))), device).dtype
     data = torch.empty(len(array), *source.sample_shape, dtype=dtype, device=device)
-    for index in torch.split(torch.arange(len(array)), COPIED_ROWS):
+    n_rows = rows_in_block(source.sample_shape, COPIED_ROWS)
+    for index in torch.split(torch.arange(len(array)), n_rows):
         data[index[0] : index[-1] + 1] = source.rows(index)
     return ResidentSource(data)
+
+
+def rows_in_block(sample_shape: Sequence[int], most: int) -> int:
+    """Return how many rows to take at a time, at least one: `most`, unless they are large."""
+    n_bytes = math.prod(sample_shape) * torch.float32.itemsize
+    return max(min(most, BLOCK_BYTES // max(n_bytes, 1)), 1)
 
 
 def move(batch: Tensor, device: torch.device) -> Tensor:
@@ -260,7 +269,7 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, i
     n_valid : int
         How many of them are real.
     """
-    n_read = max(READ_ROWS // batch_size, 1) * batch_size
+    n_read = max(rows_in_block(source.sample_shape, READ_ROWS) // batch_size, 1) * batch_size
     for start in range(0, len(source), n_read):
         index = torch.arange(start, min(start + n_read, len(source)))
         for rows in torch.split(source.rows(index), batch_size):
@@ -303,4 +312,5 @@ def moments(source: Source, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def _spaced_rows(source: Source) -> tuple[Tensor, ...]:
     """Return row numbers spread evenly over the whole data set, in batches."""
-    return torch.split(evenly_spaced(len(source), STATISTICS_ROWS), STATISTICS_BATCH)
+    n_rows = rows_in_block(source.sample_shape, STATISTICS_BATCH)
+    return torch.split(evenly_spaced(len(source), STATISTICS_ROWS), n_rows)

@@ -190,7 +190,7 @@ class _Redirection(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         device = _device_of(args, kwargs)
-        if torch.Tag.nondeterministic_seeded not in func.tags or device.type == "meta":
+        if device.type == "meta" or not _draws(func, args, kwargs):
             return func(*args, **kwargs)
         if func is torch.ops.aten.native_dropout.default:  # it takes no generator
             return _dropout(*args, generator=self._generator(device))
@@ -204,6 +204,23 @@ class _Redirection(TorchDispatchMode):
             method, (like, *limits) = LIKE[name], args
             return getattr(torch.empty_like(like, **kwargs), method)(*limits, generator=generator)
         return func(*args, **kwargs)
+
+
+def _draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation draws here and now.
+
+    torch says so of attention without dropout as well, and of gradients, which go by what was drawn
+    before.
+    """
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    if func.overloadpacket.__name__.endswith("_backward"):
+        return False
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.name in ("dropout_p", "dropout"):  # torch leaves out defaults, which are 0
+            rate = args[number] if number < len(args) else kwargs.get(argument.name, 0.0)
+            return bool(rate)
+    return True
 
 
 @functools.cache

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+# Before this, on MPS some operations are missing, and batch normalisation of images has wrong
+# gradients (torch's issue 175189).
+MPS_SINCE = (2, 14)
+
 
 def choose_device(device: str | torch.device) -> torch.device:
     """Resolve ``"auto"`` to the best device there is: CUDA, else MPS, else the CPU.
@@ -16,7 +20,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        has_mps = torch.backends.mps.is_available() and torch.__version__ >= MPS_SINCE
+        return torch.device("mps" if has_mps else "cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)

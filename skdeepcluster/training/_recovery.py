@@ -43,12 +43,16 @@ def is_sound(
 
 
 # What else torch raises than its own error of memory: where the CPU's or MPS's is full, and where
-# CUDA's is and a library, or memory that is pinned, asks the driver for some.
+# CUDA's is and a library, or memory that is pinned, asks the driver for some. A convolution says
+# only that no way to compute it was left (torch's issue 108645), a library that it could not begin.
 FULL_MEMORY = (
     "DefaultCPUAllocator",
     "MPS backend out of memory",
     "CUDA error: out of memory",
     "_STATUS_ALLOC_FAILED",
+    "_ALLOCATION_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute this computation",
 )
 
 

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
 from skdeepcluster import MiniClustering
+from skdeepcluster.data import _sources
 from skdeepcluster.pretraining import SimCLR
 from tests.base.container_helpers import Listed
 from tests.base.input_helpers import GOOD, QUICK, pattern, with_entry
@@ -270,9 +271,11 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.parametrize("n_bytes", [_sources.BLOCK_BYTES, 1])
 @pytest.mark.parametrize("kind", ELSEWHERE)
-def test_tensors_on_an_accelerator_are_refused_alike(kind, monkeypatch):
+def test_tensors_on_an_accelerator_are_refused_alike(kind, n_bytes, monkeypatch):
     data, message = ELSEWHERE[kind]
+    monkeypatch.setattr(_sources, "BLOCK_BYTES", n_bytes)  # few are checked at a time
     monkeypatch.setattr("skdeepcluster.base._validation._share_memory", torch.Tensor.detach)
     model = clone(QUICK)
     with pytest.raises(ValueError, match=pattern(message)):

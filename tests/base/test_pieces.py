@@ -13,8 +13,9 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.base._inference import rows_per_pass
+from skdeepcluster.base._inference import embed_once, rows_per_pass
 from skdeepcluster.data import ResidentSource
+from skdeepcluster.networks import FrozenBackbone
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 
 IMAGES = np.random.default_rng(0).random((36, 1, 8, 8)).astype(np.float32)
@@ -79,3 +80,12 @@ def test_what_does_not_fit_is_embedded_in_pieces(estimator):
 )
 def test_large_images_go_through_a_network_a_few_at_a_time(shape, n_rows, cuda):
     assert rows_per_pass(ResidentSource(torch.empty(0, *shape, device=cuda))) == n_rows
+
+
+def test_images_count_as_large_as_a_network_sees_them(cuda):
+    frozen = FrozenBackbone(nn.Identity(), nn.Flatten(), 3 * 96 * 96, least_side=96)
+    source = ResidentSource(torch.zeros(230, 3, 32, 32, device=cuda))
+    assert rows_per_pass(source, frozen) == 224
+    done = []
+    embed_once(source, frozen, done.append)
+    assert done == [224, 230]

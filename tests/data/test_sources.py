@@ -214,6 +214,33 @@ def test_a_large_array_is_converted_in_parts(monkeypatch):
     np.testing.assert_array_equal(source.data, vectors(np.float16))
 
 
+@pytest.mark.parametrize(
+    ("read", "n_rows"),
+    [
+        (lambda source: moments(source, (0,)), 5),
+        (value_range, 5),
+        (lambda source: list(ordered_batches(source, 2)), 4),
+        (lambda source: open_array(source.array, CPU), 5),
+    ],
+    ids=["moments", "range", "batches", "copy"],
+)
+@pytest.mark.parametrize("room", [5.9, 0.1])
+def test_few_rows_are_taken_at_a_time_where_they_are_large(monkeypatch, read, n_rows, room):
+    asked = []
+
+    class Recording(ArraySource):
+        def rows(self, index):
+            asked.append(len(index))
+            return super().rows(index)
+
+    array = vectors(np.float16)
+    monkeypatch.setattr(_sources, "ArraySource", Recording)
+    monkeypatch.setattr(_sources, "BLOCK_BYTES", int(room * array[0].size * 4))
+    read(Recording(array, CPU))
+    least = 2 if n_rows == 4 else 1  # a batch
+    assert max(asked) == (n_rows if room > 1 else least)
+
+
 def test_an_array_goes_to_a_device_in_parts(monkeypatch, cuda):
     pinned = []
     pin = torch.Tensor.pin_memory

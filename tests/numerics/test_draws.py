@@ -3,8 +3,10 @@
 import threading
 
 import pytest
+import timm
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -222,6 +224,35 @@ def test_what_would_be_drawn_anew_for_the_gradients_is_refused():
     with draws.none_expected():
         loss.backward()
     assert network.layers[0].weight.grad.abs().sum() > 0
+
+
+def attention_on_a_card(q, k, v, rate):
+    """Attention and its gradients, as CUDA computes those of float32."""
+    aten = torch.ops.aten
+    out, *kept = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, rate)
+    aten._scaled_dot_product_efficient_attention_backward(
+        torch.ones_like(out), q, k, v, None, out, *kept, rate, [True, True, True, False]
+    )
+
+
+def test_attention_without_dropout_draws_nothing_on_a_card():
+    with FakeTensorMode():
+        images = torch.empty(2, 3, 8, 8, device="cuda")
+        with _draws._Redirection(_draws._refuse):
+            attention_on_a_card(images, images, images, rate=0.0)
+            with pytest.raises(RuntimeError, match="draws random numbers"):
+                attention_on_a_card(images, images, images, rate=0.5)
+
+
+def test_attention_without_dropout_can_be_computed_anew_for_the_gradients():
+    vit = timm.create_model("test_vit", num_classes=0)
+    vit.set_grad_checkpointing(True)
+    draws = OwnDraws(0)
+    with draws.where_needed(vit):
+        loss = vit(torch.ones(2, 3, 160, 160)).sum()
+    with draws.none_expected():
+        loss.backward()
+    assert not draws.state()
 
 
 def test_other_threads_draw_from_the_global_generator_meanwhile():

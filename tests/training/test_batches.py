@@ -212,7 +212,10 @@ def test_too_little_memory_names_the_argument_to_lower(fails_at, demand):
     "words",
     [
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "GET was unable to find an engine to execute this computation",
         "CUDA error: out of memory",
         "MPS backend out of memory (MPS allocated: 20.13 GB)",
     ],

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from skdeepcluster.training import choose_device, choose_precision, intra_op_threads
 
@@ -30,6 +31,16 @@ def pretend(monkeypatch, *, cuda, mps):
 )
 def test_auto_takes_the_best_there_is(monkeypatch, cuda, mps, expected):
     pretend(monkeypatch, cuda=cuda, mps=mps)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.14.1"))
+    assert choose_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("2.9.1", "cpu"), ("2.13.2", "cpu"), ("2.14.0", "mps")]
+)
+def test_auto_leaves_mps_alone_where_torch_computes_wrongly_on_it(monkeypatch, version, expected):
+    pretend(monkeypatch, cuda=False, mps=True)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
     assert choose_device("auto") == torch.device(expected)
 
 
