@@ -2,12 +2,12 @@
 
     python benchmarks/smoke.py [--only MiniClustering ...] [--output FILE]
 
-Clusterers see images also by a backbone that arrives trained, which the default fine-tunes on an
-accelerator. Each is fitted, used, fitted again, pickled, moved to the CPU, saved and loaded.
-Prints, and appends to ``--output``, one JSON record for each: whether all that went well, whether
-the second fit gave the same bits, how far the answers on the CPU agree (labels: the share that is
-the same; embeddings: the largest difference), and seconds. Meant for the first minute on an
-accelerator.
+Clusterers see images also by backbones that arrive trained, which the default fine-tunes on an
+accelerator: one of convolutions, one of attention. Each is fitted, used, fitted again, pickled,
+moved to the CPU, saved and loaded. Prints, and appends to ``--output``, one JSON record for each:
+whether all that went well, whether the second fit gave the same bits, how far the answers on the
+CPU agree (labels: the share that is the same; embeddings: the largest difference), and seconds.
+Meant for the first minute on an accelerator.
 """
 
 import argparse
@@ -35,13 +35,14 @@ ONE_STAGE = ("StableClusterDiscrimination", "ProximityDeepClustering")
 BRIEF = {"max_epochs": 2, "batch_size": 32}
 
 
-TRAINED = "images, trained backbone"
+TRAINED = {"images, trained backbone": "test_resnet", "images, trained attention": "test_vit"}
 
 
-def trained_backbone() -> torch.nn.Module:
+def trained_backbone(kind: str) -> torch.nn.Module:
     """Return a module, which clusterers take to be trained; whether it is does not matter here."""
     torch.manual_seed(0)
-    network: torch.nn.Module = timm.create_model("test_resnet", num_classes=0)
+    size = {"img_size": 32} if TRAINED[kind] == "test_vit" else {}
+    network: torch.nn.Module = timm.create_model(TRAINED[kind], num_classes=0, **size)
     return network
 
 
@@ -54,8 +55,8 @@ def make(name: str, kind: str) -> Any:
         parameters |= {"backbone": "test_resnet", **BRIEF}
         if name in CLUSTERING and name not in ONE_STAGE:
             parameters["pretraining"] = SimCLR(**BRIEF)
-    if kind == TRAINED:
-        parameters["backbone"] = trained_backbone()
+    if kind in TRAINED:
+        parameters["backbone"] = trained_backbone(kind)
         if name in ONE_STAGE:  # by "auto" they would train a module anew
             parameters["fine_tune"] = torch.cuda.is_available()
     return METHODS[name](**parameters)
@@ -83,7 +84,7 @@ def live(name: str, kind: str, X: np.ndarray) -> dict[str, Any]:
     on_cpu = use(pickle.loads(pickle.dumps(model)).set_params(device="cpu"), X)
     with tempfile.TemporaryDirectory() as folder:
         skdeepcluster.save(model, Path(folder) / "model")
-        backbone = {"backbone": trained_backbone()} if kind == TRAINED else {}
+        backbone = {"backbone": trained_backbone(kind)} if kind in TRAINED else {}
         skdeepcluster.load(Path(folder) / "model", **backbone).transform(X)
     labels = name in CLUSTERING
     if labels and not np.array_equal(answer, model.labels_):
@@ -109,7 +110,7 @@ def main() -> None:
     for name in arguments.only:
         kinds = [("features", features), ("images", images)]
         if name in CLUSTERING:
-            kinds.append((TRAINED, images))
+            kinds += [(kind, images) for kind in TRAINED]
         for kind, X in kinds:
             record: dict[str, Any] = {"estimator": name, "kind": kind}
             started = time.perf_counter()

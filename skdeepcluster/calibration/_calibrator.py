@@ -49,7 +49,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         proportion.
     device : str or torch.device, default="auto"
         Where the partitions are made and the head learns: "auto" is CUDA where there is a device,
-        else Apple's MPS, else the CPU. Predictions need no device.
+        else Apple's MPS (from torch 2.14 on), else the CPU. Predictions need no device.
     random_state : int, RandomState instance or None, default=None
         Source of the randomness of the partitions. It is not passed to the clusterer.
 

@@ -118,7 +118,7 @@ class ProximityDeepClustering(DeepClusterer):
         gives the share of independent partitions that agree. False gives the softmax of the
         clustering head.
     device : str or torch.device, default="auto"
-        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+        "auto" is CUDA where there is a device, else Apple's MPS (from torch 2.14 on), else the CPU.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".

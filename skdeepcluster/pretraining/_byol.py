@@ -70,7 +70,7 @@ class BYOL(Pretrainer):
         in MiniClustering's paper), of SGD, which rises and falls along a cosine; the predictor's is
         ten times as high.
     device : str or torch.device, default="auto"
-        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+        "auto" is CUDA where there is a device, else Apple's MPS (from torch 2.14 on), else the CPU.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".

@@ -67,7 +67,7 @@ class MoCo(Pretrainer):
         "auto" is 0.001, one cycle of AdamW, for feature arrays; for images 0.25, of SGD,
         which rises and falls along a cosine (CDC: 0.5 for batches of 512).
     device : str or torch.device, default="auto"
-        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+        "auto" is CUDA where there is a device, else Apple's MPS (from torch 2.14 on), else the CPU.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".

@@ -58,7 +58,7 @@ class SimCLR(Pretrainer):
     learning_rate : float or "auto", default="auto"
         "auto" is 0.001 for feature arrays and 0.002 for images, one cycle of AdamW.
     device : str or torch.device, default="auto"
-        "auto" is CUDA where there is a device, else Apple's MPS, else the CPU.
+        "auto" is CUDA where there is a device, else Apple's MPS (from torch 2.14 on), else the CPU.
     precision : str, default="auto"
         "auto" is "bf16-mixed" for images where that is faster (on CUDA; from 16 pixels on, on CPUs
         with AMX), else "32-true".
