@@ -816,10 +816,8 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [
             ("max(n_images // 16 * 16, FEWEST_IMAGES)", "n_images // 16 * 16"),
             ("frozen.least_side**2 if frozen else 0", "0"),
-            (
-                "rows_per_pass(source, frozen)):\n        with draws:\n            batch",
-                "512):\n        with draws:\n            batch",
-            ),
+            ("rows_per_pass(source, frozen)):", "512):"),
+            ("yield pad(features, (0, 0, 0, INFERENCE_BATCH - len(index)))", "yield features"),
             ("INFERENCE_BATCH * 64 * 64", "2**40"),
         ],
     ),

@@ -33,7 +33,7 @@ from skdeepcluster.base._validation import (
     real,
     validates_parameters,
 )
-from skdeepcluster.data import SelectedSource, Source, check_targets, name_of
+from skdeepcluster.data import SelectedSource, Source, check_targets, name_of, rows_in_block
 from skdeepcluster.datasets import ImageFiles
 from skdeepcluster.networks import ClusterModel, FrozenBackbone, default_image_backbone
 from skdeepcluster.numerics import evenly_spaced
@@ -319,12 +319,15 @@ class DeepEstimator(
             if name.split("__")[-1] not in free and not isinstance(value, np.random.RandomState)
         }
         index = evenly_spaced(len(source), FINGERPRINT_ROWS)
-        rows = source.rows(index).cpu().double().numpy()  # however wide it came
+        content = hashlib.sha256()
+        for part in torch.split(index, rows_in_block(source.sample_shape, FINGERPRINT_ROWS)):
+            rows = source.rows(part).cpu().double().numpy()  # however wide it came
+            content.update(rows.tobytes())
         return {
             "estimator": type(self).__name__,
             "phases": ", ".join(self._phases()),
             "shape of X": str((len(source), *source.sample_shape)),
-            "content of X": hashlib.sha256(rows.tobytes()).hexdigest()[:16],
+            "content of X": content.hexdigest()[:16],
             **parameters,
         }
 

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import entr
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from skdeepcluster.calibration import collect_votes, confident_in
-from skdeepcluster.data import Source, ordered_batches, rows_in_block
+from skdeepcluster.data import SelectedSource, Source, ordered_batches, rows_in_block
 from skdeepcluster.networks import ClusterModel, FrozenBackbone
 from skdeepcluster.numerics import OwnDraws, full_digits
 
@@ -93,10 +94,35 @@ def infer(
             network.to(source.device).eval()
     # Networks that draw when they predict say the same whenever they are asked.
     draws = OwnDraws(0)
+    for rows, n_valid in _learned_from(source, frozen, draws):
+        with draws:
+            said = consult(model, rows, second_opinion)
+        yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
+
+
+def _learned_from(
+    source: Source, frozen: FrozenBackbone | None, draws: OwnDraws
+) -> Iterator[tuple[Tensor, int]]:
+    """Yield padded batches of what the model was trained on, and how many rows of them are valid.
+
+    The features of a frozen backbone are as many as those of a feature array, in ``fit`` and later,
+    however many images go through the backbone at a time.
+    """
+    if frozen is None:
+        yield from ordered_batches(source, rows_per_pass(source))
+        return
+    for index in torch.split(torch.arange(len(source)), INFERENCE_BATCH):
+        selected = SelectedSource(source, index)
+        features = torch.cat(list(_features_of(selected, frozen, draws)))
+        yield pad(features, (0, 0, 0, INFERENCE_BATCH - len(index))), len(index)
+
+
+def _features_of(source: Source, frozen: FrozenBackbone, draws: OwnDraws) -> Iterator[Tensor]:
+    """Yield the features of all images, batch by batch."""
     for rows, n_valid in ordered_batches(source, rows_per_pass(source, frozen)):
         with draws:
-            said = consult(model, rows, second_opinion, frozen)
-        yield Predictions(*(tensor[:n_valid].float().cpu() for tensor in said))
+            features = frozen(rows)[:n_valid]
+        yield features
 
 
 @torch.no_grad()
@@ -119,17 +145,16 @@ def embed_once(
     """
     frozen.to(source.device)
     features = np.empty((len(source), frozen.width), dtype=np.float32)
-    draws, done = OwnDraws(0), 0
-    for rows, n_valid in ordered_batches(source, rows_per_pass(source, frozen)):
-        with draws:
-            batch = frozen(rows)[:n_valid].cpu()
+    done = 0
+    for on_device in _features_of(source, frozen, OwnDraws(0)):
+        batch = on_device.cpu()
         if not batch.isfinite().all():
             raise ValueError(
                 "The backbone makes features of X that are not finite. Pass images in the range "
                 "that it was trained on, or another backbone."
             )
-        features[done : done + n_valid] = batch.numpy()
-        done += n_valid
+        features[done : done + len(batch)] = batch.numpy()
+        done += len(batch)
         announce(done)
     return features
 

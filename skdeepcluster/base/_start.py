@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from skdeepcluster.base._building import GRAPH_EDGES, Recipe
-from skdeepcluster.base._inference import INFERENCE_BATCH, prepared_rows
+from skdeepcluster.base._inference import prepared_rows, rows_per_pass
 from skdeepcluster.base._judging import judged_rows
 from skdeepcluster.base._report import CallbackReport
 from skdeepcluster.base._view_choice import MOST_VALUES, compared
-from skdeepcluster.data import Source, TensorViews
+from skdeepcluster.data import ResidentSource, Source, TensorViews
 from skdeepcluster.exceptions import DivergenceError
 from skdeepcluster.networks import EmbeddingNetwork, PrototypeHead, most_likely
 from skdeepcluster.numerics import (
@@ -296,7 +296,8 @@ def learn_aside(
 @torch.no_grad()
 def _knows(encoder: EmbeddingNetwork, features: Tensor, labels: Tensor, n_clusters: int) -> bool:
     """Whether every sample lies nearest to the mean of its own cluster in the embedding."""
-    embedding = torch.cat([encoder(rows) for rows in torch.split(features, INFERENCE_BATCH)])
+    parts = torch.split(features, rows_per_pass(ResidentSource(features)))
+    embedding = torch.cat([encoder(rows) for rows in parts])
     return torch.equal(nearest_mean(embedding, labels, n_clusters), labels)
 
 

@@ -339,7 +339,7 @@ def _check_values(estimator: TakesSamples, X: np.ndarray[Any, Any]) -> None:
 def _check_tensor(X: Tensor) -> None:
     """Refuse what :func:`_check_values` refuses: the same for what lies on a device."""
     n_rows = rows_in_block(X.shape[1:], CHECKED_ROWS)
-    for start, part in zip(range(0, len(X), n_rows), X.split(n_rows), strict=True):
+    for start, part in zip(range(0, len(X), n_rows), torch.split(X, n_rows), strict=True):
         if not part.isfinite().all():
             raise ValueError("Input X contains NaN or infinity. Impute or remove those rows.")
         if part.dtype == torch.float64 and (large := part.abs() > LARGEST).any():

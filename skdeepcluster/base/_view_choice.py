@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from skdeepcluster.data import LARGEST_UNBLURRED, RandomImageViews, Source, contrastive_views
+from skdeepcluster.data import (
+    LARGEST_UNBLURRED,
+    RandomImageViews,
+    Source,
+    contrastive_views,
+    rows_in_block,
+)
 from skdeepcluster.numerics import evenly_spaced, full_digits, nearest_neighbors
 
 # Of how many images views are drawn, and among how many their neighbours are looked for.
@@ -20,6 +26,8 @@ COMPARED = 2000
 # Of large images fewer: so many numbers at a time, but so many images at least.
 MOST_VALUES = 2**26
 FEWEST = 20
+# Images that are compared are read so many at a time, large ones fewer.
+READ_ROWS = 2**8
 # One neighbour for each so many images: among fewer the same share of them is wider.
 IMAGES_PER_NEIGHBOR = 200
 # Of few images even one neighbour is many; a share above this is not asked for.
@@ -173,18 +181,14 @@ def _shared(found: Tensor, expected: Tensor) -> float:
 
 
 @torch.no_grad()
-def compared_rows(
-    source: Source, prepare: nn.Module, rows: Tensor, batch_size: int = 2**8
-) -> Tensor:
-    """Return the pixels by which some images of a source are compared, read batch by batch."""
-    parts = [compared(prepare(source.rows(part))) for part in torch.split(rows, batch_size)]
-    return torch.cat(parts)
+def compared_rows(source: Source, prepare: nn.Module, rows: Tensor) -> Tensor:
+    """Return the pixels by which some images of a source are compared, read a few at a time."""
+    parts = torch.split(rows, rows_in_block(source.sample_shape, READ_ROWS))
+    return torch.cat([compared(prepare(source.rows(part))) for part in parts])
 
 
 @torch.no_grad()
-def image_neighbors(
-    source: Source, prepare: nn.Module, rows: Tensor, n_neighbors: int, batch_size: int = 2**8
-) -> Tensor:
+def image_neighbors(source: Source, prepare: nn.Module, rows: Tensor, n_neighbors: int) -> Tensor:
     """Return the images nearest by pixels to each of some images; the others have only themselves.
 
     Parameters
@@ -196,10 +200,8 @@ def image_neighbors(
     rows : Tensor of shape (n_rows,), int64
         Those among which neighbours are looked for.
     n_neighbors : int
-    batch_size : int, optional
-        Images that are read at a time.
     """
-    _, graph = nearest_neighbors(compared_rows(source, prepare, rows, batch_size), n_neighbors)
+    _, graph = nearest_neighbors(compared_rows(source, prepare, rows), n_neighbors)
     neighbors = torch.arange(len(source))[:, None].repeat(1, graph.shape[1])
     neighbors[rows] = rows[graph.cpu()]
     return neighbors

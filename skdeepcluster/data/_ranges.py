@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skdeepcluster.data._sources import Source
+from skdeepcluster.data._sources import Source, rows_in_block
 from skdeepcluster.numerics import evenly_spaced
 
 # Images from which a range is taken. It tells scales apart, which differ by a factor of hundreds.
@@ -80,7 +80,7 @@ def pixel_range(source: Source) -> PixelRange:
     """Return the range of at most 256 images, spread evenly over the source."""
     index = evenly_spaced(len(source), RANGE_ROWS)
     low, high, is_bytes, is_whole = torch.inf, -torch.inf, False, True
-    for part in torch.split(index, 32):
+    for part in torch.split(index, rows_in_block(source.sample_shape, 32)):
         rows = source.rows(part)
         is_bytes = rows.dtype == torch.uint8
         low, high = min(low, rows.min().item()), max(high, rows.max().item())

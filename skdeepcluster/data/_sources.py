@@ -269,7 +269,9 @@ def ordered_batches(source: Source, batch_size: int) -> Iterator[tuple[Tensor, i
     n_valid : int
         How many of them are real.
     """
-    n_read = max(rows_in_block(source.sample_shape, READ_ROWS) // batch_size, 1) * batch_size
+    # Threads have more to do in several blocks, and what they read is mostly bytes.
+    n_rows = min(4 * rows_in_block(source.sample_shape, READ_ROWS), READ_ROWS)
+    n_read = max(n_rows // batch_size, 1) * batch_size
     for start in range(0, len(source), n_read):
         index = torch.arange(start, min(start + n_read, len(source)))
         for rows in torch.split(source.rows(index), batch_size):

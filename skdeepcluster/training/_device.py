@@ -6,7 +6,7 @@ import torch
 
 # Before this, on MPS some operations are missing, and batch normalisation of images has wrong
 # gradients (torch's issue 175189).
-MPS_SINCE = (2, 14)
+MPS_SINCE = "2.14"
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -44,7 +44,8 @@ def is_sound(
 
 # What else torch raises than its own error of memory: where the CPU's or MPS's is full, and where
 # CUDA's is and a library, or memory that is pinned, asks the driver for some. A convolution says
-# only that no way to compute it was left (torch's issue 108645), a library that it could not begin.
+# only that no way to compute it was left (torch's issue 108645), a library that it could not begin;
+# where something else is the matter, the error ends the fit all the same.
 FULL_MEMORY = (
     "DefaultCPUAllocator",
     "MPS backend out of memory",

@@ -13,9 +13,9 @@ from skdeepcluster import (
     ProximityDeepClustering,
     StableClusterDiscrimination,
 )
-from skdeepcluster.base._inference import embed_once, rows_per_pass
+from skdeepcluster.base._inference import embed_once, infer, rows_per_pass
 from skdeepcluster.data import ResidentSource
-from skdeepcluster.networks import FrozenBackbone
+from skdeepcluster.networks import ClusterModel, EmbeddingNetwork, FrozenBackbone
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 
 IMAGES = np.random.default_rng(0).random((36, 1, 8, 8)).astype(np.float32)
@@ -89,3 +89,26 @@ def test_images_count_as_large_as_a_network_sees_them(cuda):
     done = []
     embed_once(source, frozen, done.append)
     assert done == [224, 230]
+
+
+def test_behind_a_frozen_backbone_a_network_sees_as_many_rows_as_in_the_fit():
+    seen = []
+
+    class Watching(nn.Identity):
+        def forward(self, x):
+            seen.append(len(x))
+            return x
+
+    frozen = FrozenBackbone(nn.Identity(), nn.Flatten(), 64)
+    embedding = EmbeddingNetwork(Watching(), nn.Identity(), 64)
+    model = ClusterModel(nn.Identity(), embedding, nn.Linear(64, 3))
+    images = torch.rand(600, 1, 8, 8)
+    behind = list(infer(model, ResidentSource(images), frozen=frozen))
+    features = ResidentSource(
+        torch.from_numpy(embed_once(ResidentSource(images), frozen, lambda _: None))
+    )
+    alone = list(infer(model, features))
+    assert seen == 4 * [512]
+    assert [len(batch.labels) for batch in behind] == [512, 88]
+    for one, other in zip(behind, alone, strict=True):
+        assert torch.equal(one.logits, other.logits)

@@ -10,6 +10,7 @@ import pytest
 from sklearn.base import clone
 from torch import nn
 
+from skdeepcluster.data import _sources
 from tests.callback_helpers import KillAfter, Killed
 from tests.instances import CLUSTERERS, ESTIMATORS, LOST_CLUSTERS, METHODS, fitted
 from tests.samples import X
@@ -47,12 +48,14 @@ def test_a_checkpoint_with_another_module_as_backbone_is_refused(method, tmp_pat
         method.set_params(backbone=nn.Linear(5, 4)).fit(X)
 
 
-def test_a_checkpoint_of_another_fit_is_refused(method, tmp_path):
+def test_a_checkpoint_of_another_fit_is_refused(method, tmp_path, monkeypatch):
     method.set_params(checkpoint_dir=tmp_path).fit(X)
     with pytest.raises(ValueError, match="n_clusters: 3 in the checkpoint, 2 now"):
         clone(method).set_params(n_clusters=2).fit(X)
     with pytest.raises(ValueError, match="content of X"):
         clone(method).fit(X + 1)
+    monkeypatch.setattr(_sources, "BLOCK_BYTES", 100)  # a few samples
+    clone(method).fit(X)
 
 
 # --- kill -9 and full disks ----------------------------------------------------------------------

@@ -26,7 +26,13 @@ from skdeepcluster.base._view_choice import (
     choose_views,
     image_neighbors,
 )
-from skdeepcluster.data import FunctionViews, ResidentSource, contrastive_views, unchanged
+from skdeepcluster.data import (
+    FunctionViews,
+    ResidentSource,
+    _sources,
+    contrastive_views,
+    unchanged,
+)
 from skdeepcluster.pretraining import BYOL, MoCo, SimCLR
 from tests.helpers import seeded
 
@@ -154,14 +160,17 @@ def test_without_names_an_image_stays_as_it_is(names):
         torch.testing.assert_close(augment(images, seeded()), images)
 
 
-def test_neighbours_are_those_by_pixels_among_the_rows_asked_for():
+def test_neighbours_are_those_by_pixels_among_the_rows_asked_for(monkeypatch):
     levels = torch.tensor([0.0, 0.5, 0.1, 0.6, 0.9])
     images = levels[:, None, None, None].expand(5, 1, 4, 4)
     source, rows = ResidentSource(images), torch.tensor([0, 1, 2, 3])
     found = image_neighbors(source, nn.Identity(), rows, 1)
     assert found.tolist() == [[2], [3], [0], [1], [4]]
-    in_parts = image_neighbors(source, nn.Identity(), rows, 1, batch_size=3)
-    assert torch.equal(in_parts, found)
+    monkeypatch.setattr(_sources, "BLOCK_BYTES", 3 * images[0].nbytes)
+    read, get = [], source.rows
+    monkeypatch.setattr(source, "rows", lambda index: read.append(len(index)) or get(index))
+    assert torch.equal(image_neighbors(source, nn.Identity(), rows, 1), found)
+    assert read == [3, 1]
 
 
 @pytest.mark.parametrize("method", WITH_VIEWS)

@@ -19,6 +19,7 @@ from skdeepcluster.data import (
     moments,
     open_array,
     ordered_batches,
+    pixel_range,
     value_range,
 )
 
@@ -219,10 +220,11 @@ def test_a_large_array_is_converted_in_parts(monkeypatch):
     [
         (lambda source: moments(source, (0,)), 5),
         (value_range, 5),
-        (lambda source: list(ordered_batches(source, 2)), 4),
+        (pixel_range, 5),
+        (lambda source: list(ordered_batches(source, 2)), 12),
         (lambda source: open_array(source.array, CPU), 5),
     ],
-    ids=["moments", "range", "batches", "copy"],
+    ids=["moments", "range", "range of pixels", "batches", "copy"],
 )
 @pytest.mark.parametrize("room", [5.9, 0.1])
 def test_few_rows_are_taken_at_a_time_where_they_are_large(monkeypatch, read, n_rows, room):
@@ -237,8 +239,8 @@ def test_few_rows_are_taken_at_a_time_where_they_are_large(monkeypatch, read, n_
     monkeypatch.setattr(_sources, "ArraySource", Recording)
     monkeypatch.setattr(_sources, "BLOCK_BYTES", int(room * array[0].size * 4))
     read(Recording(array, CPU))
-    least = 2 if n_rows == 4 else 1  # a batch
-    assert max(asked) == (n_rows if room > 1 else least)
+    few = 4 if n_rows == 12 else 1  # four blocks
+    assert max(asked) == (n_rows if room > 1 else few)
 
 
 def test_an_array_goes_to_a_device_in_parts(monkeypatch, cuda):
