@@ -226,22 +226,29 @@ def test_what_would_be_drawn_anew_for_the_gradients_is_refused():
     assert network.layers[0].weight.grad.abs().sum() > 0
 
 
-def attention_on_a_card(q, k, v, rate):
-    """Attention and its gradients, as CUDA computes those of float32."""
-    aten = torch.ops.aten
-    out, *kept = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, rate)
-    aten._scaled_dot_product_efficient_attention_backward(
-        torch.ones_like(out), q, k, v, None, out, *kept, rate, [True, True, True, False]
+def attention_on_a_card(x, rate):
+    """Attention as CUDA computes it in float32."""
+    return torch.ops.aten._scaled_dot_product_efficient_attention(x, x, x, None, True, rate)
+
+
+def gradients_of_attention(x, results, rate):
+    """Its gradients, which take the dropout of before."""
+    out, *kept = results
+    torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+        out, x, x, x, None, out, *kept, rate, [True, True, True, False]
     )
 
 
-def test_attention_without_dropout_draws_nothing_on_a_card():
+def test_attention_draws_for_its_dropout_alone_on_a_card():
+    refusing = _draws._Redirection(_draws._refuse)
     with FakeTensorMode():
         images = torch.empty(2, 3, 8, 8, device="cuda")
-        with _draws._Redirection(_draws._refuse):
-            attention_on_a_card(images, images, images, rate=0.0)
+        with_dropout = attention_on_a_card(images, 0.5)
+        with refusing:
+            gradients_of_attention(images, attention_on_a_card(images, 0.0), 0.0)
+            gradients_of_attention(images, with_dropout, 0.5)
             with pytest.raises(RuntimeError, match="draws random numbers"):
-                attention_on_a_card(images, images, images, rate=0.5)
+                attention_on_a_card(images, 0.5)
 
 
 def test_attention_without_dropout_can_be_computed_anew_for_the_gradients():
