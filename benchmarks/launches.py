@@ -12,6 +12,7 @@ no batch skipped: what an epoch of six steps has more than one of two.
 import argparse
 import importlib
 import json
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from skdeepcluster.base import _building
 from skdeepcluster.base._view_choice import NAMES
 from skdeepcluster.training import Phase, SilentHook, Trainer
 
-# Of the checkout and run from there: the tests are not installed.
+# Of the checkout: the tests are not installed.
+sys.path.append(str(Path(__file__).parents[1]))
 virtual_cuda = importlib.import_module("tests.virtual_cuda").virtual_cuda
 
 FEW, MANY = 2, 6  # steps of an epoch
