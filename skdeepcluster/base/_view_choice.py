@@ -27,7 +27,7 @@ COMPARED = 2000
 MOST_VALUES = 2**26
 FEWEST = 20
 # Images that are compared are read so many at a time, large ones fewer.
-READ_ROWS = 2**8
+READ_AT_ONCE = 2**8
 # One neighbour for each so many images: among fewer the same share of them is wider.
 IMAGES_PER_NEIGHBOR = 200
 # Of few images even one neighbour is many; a share above this is not asked for.
@@ -183,7 +183,7 @@ def _shared(found: Tensor, expected: Tensor) -> float:
 @torch.no_grad()
 def compared_rows(source: Source, prepare: nn.Module, rows: Tensor) -> Tensor:
     """Return the pixels by which some images of a source are compared, read a few at a time."""
-    parts = torch.split(rows, rows_in_block(source.sample_shape, READ_ROWS))
+    parts = torch.split(rows, rows_in_block(source.sample_shape, READ_AT_ONCE))
     return torch.cat([compared(prepare(source.rows(part))) for part in parts])
 
 
