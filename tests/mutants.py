@@ -401,6 +401,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
                 "sums = torch.zeros(n_clusters, X.shape[1], dtype=torch.float64)",
                 "return torch.zeros(n_clusters, X.shape[1]).to(X).index_add_(0, labels, X)",
             ),
+            ("min(BLOCK_ENTRIES // X.shape[1], BLOCK_ROWS)", "BLOCK_ROWS"),
             ("X.shape[1], dtype=widest_dtype(X.device))", "X.shape[1])"),
             ("    runs = (", "    X, mean = X + mean, 0 * mean\n    runs = ("),
             ("run.inertia < (1 - ALIKE) * best", "run.inertia < best"),

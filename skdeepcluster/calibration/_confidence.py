@@ -81,7 +81,8 @@ class ConfidenceHead(nn.Module):
         for scale, view in zip(self.scales, views, strict=True):
             scaled = scale * view.float()
             means, counts = cluster_means(scaled, labels, n_clusters)
-            spread = (scaled - means[labels]).square().sum(dim=1).mean()
+            scaled -= means[labels]  # in place: it is as large as what the votes were asked about
+            spread = scaled.square_().sum(dim=1).mean()
             means_by_spread = means / (len(views) * spread.clamp(min=LEAST_SPREAD))
             weights.append(means_by_spread)
             biases.append(-(means_by_spread * means).sum(dim=1) / 2)

@@ -155,8 +155,9 @@ def cluster_sums(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
 
 def _sums_by_index(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     sums = torch.zeros(n_clusters, X.shape[1], dtype=torch.float64)
-    for start in range(0, len(X), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    block = max(min(BLOCK_ENTRIES // X.shape[1], BLOCK_ROWS), 1)
+    for start in range(0, len(X), block):
+        rows = slice(start, start + block)
         sums.index_add_(0, labels[rows], X[rows].double())
     return sums
 

@@ -212,6 +212,21 @@ def test_distances_are_formed_in_blocks(monkeypatch):
     assert sum(sizes) == 500 * 20
 
 
+def test_rows_are_summed_in_blocks_and_of_wide_ones_fewer_at_a_time(monkeypatch):
+    X, labels = torch.randn(500, 30, generator=seeded()), torch.arange(500) % 7
+    whole, sizes, double = _sums_by_index(X, labels, 7), [], torch.Tensor.double
+
+    def recording(tensor):
+        sizes.append(tensor.numel())
+        return double(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "double", recording)
+    monkeypatch.setattr(_kmeans, "BLOCK_ENTRIES", 1000)
+    assert torch.equal(_sums_by_index(X, labels, 7), whole)
+    assert max(sizes) <= 1000
+    assert sum(sizes) == 500 * 30
+
+
 @both
 def test_all_randomness_comes_from_the_generator(partition):
     X = digits()[:600]
