@@ -441,6 +441,14 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "numerics/_lengths.py",
+        "numerics/test_lengths.py",
+        [
+            ("max(BLOCK_ENTRIES // X.shape[1], FEWEST_ROWS)", "BLOCK_ENTRIES"),
+            ("rows.square()", "rows.abs()"),
+        ],
+    ),
+    (
         "numerics/_spaced.py",
         "numerics/test_spaced.py",
         [
@@ -479,7 +487,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "numerics/test_neighbors.py",
         [
             (".fill_diagonal_(torch.inf)", ""),
-            ("X = X - X.mean(dim=0)", "pass"),
+            ("torch.split(X, BLOCK), X.mean(dim=0)", "torch.split(X, BLOCK), 0 * X[0]"),
             ("found.indices + offset", "found.indices"),
             ("where[theirs], scores, start)", "where[theirs], scores, other)"),
             ("products.T.contiguous()", "products"),
@@ -592,7 +600,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "networks/_embedding.py",
         "networks/test_embedding.py",
         [
-            ("((centered - self.remainder) / self.scale)", "(centered / self.scale)"),
+            ("centered.sub_(self.remainder)", "centered"),
             ("(x - self.mean).to(self.mean.dtype)", "x.float() - self.mean"),
             ("torch.where(visible, remainder, 0.0)", "remainder"),
             ("+ self.remainder + self.mean", "+ self.mean"),
@@ -747,6 +755,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("(b - a) / torch.maximum(a, b).clamp(min=1e-12)", "b - a"),
             ("distances[:, counts == 0] = torch.inf", "pass"),
             ("float(average(values))", "float(values.mean())"),
+            ("max(n_clusters, X.shape[1]), FEWEST_ROWS)", "n_clusters, FEWEST_ROWS)"),
         ],
     ),
     (

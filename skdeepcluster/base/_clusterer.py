@@ -318,6 +318,7 @@ class DeepClusterer(EncodingEstimator):
         if bool((sizes == 0).any()):
             # Empty clusters come last, so that the labels in use are consecutive.
             objective.reorder(torch.argsort((sizes == 0).int(), stable=True))
+            del embedding, labels  # of many samples it fills the memory
             embedding, labels = embed_and_label(objective.model, source)
         centers, sizes = cluster_means(embedding, labels, n_clusters)
         weights = objective.weigh_classes(embedding, labels)

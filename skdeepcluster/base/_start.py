@@ -27,6 +27,7 @@ from skdeepcluster.numerics import (
     merged_partitions,
     nearest_center,
     nearest_neighbors,
+    squared_lengths,
 )
 from skdeepcluster.objectives import HeadFit
 from skdeepcluster.training import EpochHook, Phase, SilentHook, Trainer, cosine
@@ -309,8 +310,8 @@ def side_by_side(features: Tensor, embedding: Tensor) -> Tensor:
 def _of_unit_size(X: Tensor) -> Tensor:
     """Return centred rows, of length one on average."""
     centered = X - X.mean(dim=0)
-    size = centered.square().sum(dim=1).mean().sqrt()
-    return centered / torch.where(size > 0, size, 1.0)
+    size = squared_lengths(centered).mean().sqrt()
+    return centered.div_(torch.where(size > 0, size, 1.0))
 
 
 def fit_head(

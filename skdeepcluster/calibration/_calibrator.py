@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from skdeepcluster.calibration._accuracy import accuracy_interval
 from skdeepcluster.calibration._confidence import ConfidenceHead, confident_in, fit_confidence
 from skdeepcluster.calibration._votes import MOST_ROWS, collect_votes, overruled
-from skdeepcluster.data import check_targets, unpack
+from skdeepcluster.data import check_targets, rows_in_block, unpack
 from skdeepcluster.numerics import full_digits
 from skdeepcluster.training import (
     MAX_SEED,
@@ -28,7 +29,8 @@ from skdeepcluster.training import (
 )
 
 Features = NDArray[np.float64] | NDArray[np.float32]
-INFERENCE_ROWS = 2**13
+# Rows in double precision at a time; of wide ones fewer.
+BLOCK_ROWS = 2**13
 
 
 class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
@@ -148,7 +150,8 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels_ = self._label(X, features)
         self.classes_, codes = np.unique(self.labels_, return_inverse=True)
         self._mean = features.mean(axis=0, dtype=np.float64)
-        scale = np.sqrt(features.var(axis=0, dtype=np.float64).mean())
+        squares = (np.square(features[rows] - self._mean).sum(axis=0) for rows in _blocks(features))
+        scale = np.sqrt(np.mean(sum(squares) / len(features)))
         self._scale = scale if scale > 0 else 1.0
         self._head = self._fit_head(features, torch.from_numpy(codes), device)
         self.expected_accuracy_ = float(self._head.mean_confidence)
@@ -192,8 +195,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         columns = torch.from_numpy(np.searchsorted(self.classes_, self._label(X, features)))
         probabilities = np.empty((len(features), len(self.classes_)))
         with undisturbed(), torch.no_grad(), full_digits(), intra_op_threads(1):
-            for start in range(0, len(features), INFERENCE_ROWS):
-                rows = slice(start, start + INFERENCE_ROWS)
+            for rows in _blocks(features):
                 opinion = self._head(self._prepare(features[rows])).double().softmax(dim=1)
                 probabilities[rows] = confident_in(columns[rows], opinion).numpy()
         return probabilities
@@ -229,7 +231,10 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _prepare(self, features: Features) -> Tensor:
         """Centre and scale as a whole: the relative sizes of features are information."""
-        return torch.from_numpy(((features - self._mean) / self._scale).astype(np.float32))
+        prepared = np.empty(features.shape, dtype=np.float32)
+        for rows in _blocks(features):
+            prepared[rows] = (features[rows] - self._mean) / self._scale
+        return torch.from_numpy(prepared)
 
     @undisturbed()
     def _fit_head(
@@ -255,3 +260,10 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_head")
+
+
+def _blocks(features: Features) -> Iterator[slice]:
+    """Yield numbers of rows, as many at a time as may be converted."""
+    n_rows = rows_in_block(features.shape[1:], BLOCK_ROWS)
+    for start in range(0, len(features), n_rows):
+        yield slice(start, start + n_rows)

@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax
 
 from skdeepcluster.data import TensorViews
 from skdeepcluster.networks import full_precision
-from skdeepcluster.numerics import aligned_linear, cluster_means, full_digits
+from skdeepcluster.numerics import aligned_linear, cluster_means, full_digits, squared_lengths
 from skdeepcluster.training import EpochHook, Phase, Trainer, cosine
 
 # A row has about this length, so that one learning rate suits all data.
@@ -50,7 +50,7 @@ class ConfidenceHead(nn.Module):
 
     def __init__(self, views: Sequence[Tensor], n_clusters: int) -> None:
         super().__init__()
-        lengths = torch.stack([view.square().sum(dim=1).mean().sqrt().float() for view in views])
+        lengths = torch.stack([squared_lengths(view).mean().sqrt().float() for view in views])
         self.register_buffer("scales", ROW_LENGTH / torch.where(lengths > 0, lengths, ROW_LENGTH))
         width = sum(view.shape[1] for view in views)
         # Not nn.Linear, whose random start would be drawn from torch's global generator.

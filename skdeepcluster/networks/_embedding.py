@@ -48,8 +48,8 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised batch in the precision of the statistics."""
-        centered = (x - self.mean).to(self.mean.dtype)
-        return ((centered - self.remainder) / self.scale).clamp_(-FARTHEST, FARTHEST)
+        centered = (x - self.mean).to(self.mean.dtype)  # a tensor of its own
+        return centered.sub_(self.remainder).div_(self.scale).clamp_(-FARTHEST, FARTHEST)
 
     def inverse(self, standardized: Tensor) -> Tensor:
         """Return the batch as it was before, in the precision in which it is passed."""

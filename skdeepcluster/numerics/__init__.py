@@ -11,6 +11,7 @@ from skdeepcluster.numerics._kmeans import (
     lloyd,
     nearest_center,
 )
+from skdeepcluster.numerics._lengths import squared_lengths
 from skdeepcluster.numerics._linear import aligned_linear
 from skdeepcluster.numerics._linkage import (
     average_linkage,
@@ -61,5 +62,6 @@ __all__ = [
     "numbered_alike",
     "propagate_labels",
     "sent",
+    "squared_lengths",
     "widest_dtype",
 ]

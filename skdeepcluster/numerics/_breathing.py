@@ -15,6 +15,7 @@ from skdeepcluster.numerics._kmeans import (
     lloyd,
     nearest_center,
 )
+from skdeepcluster.numerics._lengths import squared_lengths
 from skdeepcluster.numerics._neighbors import nearest_neighbors
 from skdeepcluster.numerics._settings import full_digits
 from skdeepcluster.numerics._transfer import sent
@@ -89,7 +90,7 @@ def _reach_out(X: Tensor, run: KMeansResult) -> KMeansResult:
     """Move one centre after the other to the sample that is farthest from its own."""
     while len(run.centers) > 1:
         _, scores = nearest_center(X, run.centers)
-        farthest = (scores + X.square().sum(dim=1)).argmax(dim=0, keepdim=True)
+        farthest = (scores + squared_lengths(X)).argmax(dim=0, keepdim=True)
         moved = _move(X, run, X[farthest])
         if moved.inertia >= (1 - WORTHWHILE) * run.inertia:
             break
@@ -107,7 +108,7 @@ def _next_to_the_worst(X: Tensor, centers: Tensor, n: int, generator: torch.Gene
     """Return new centres next to those with the largest errors."""
     n_clusters = len(centers)
     labels, scores = nearest_center(X, centers)
-    distances = (scores + X.square().sum(dim=1)).clamp_(min=0)
+    distances = (scores + squared_lengths(X)).clamp_(min=0)
     errors = cluster_sums(distances[:, None], labels, n_clusters)[:, 0]
     largest = errors.argsort(descending=True, stable=True)[:n]
     variance = errors / (label_counts(labels, n_clusters).clamp(min=1) * X.shape[1])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from skdeepcluster.numerics._contingency import label_counts
+from skdeepcluster.numerics._lengths import squared_lengths
 from skdeepcluster.numerics._settings import full_digits
 from skdeepcluster.numerics._widest import widest_dtype
 
@@ -175,7 +176,7 @@ def _sums_by_product(X: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
 def _plus_plus(X: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
     """Choose starting centres far from each other (greedy k-means++)."""
     n_trials = 2 + int(math.log(n_clusters))
-    norms = X.square().sum(dim=1)
+    norms = squared_lengths(X)
     chosen = torch.empty(n_clusters, dtype=torch.long, device=X.device)
     chosen[0] = torch.randint(len(X), (1,), generator=generator).item()
     closest = _squared_distances(X, norms, chosen[:1])[:, 0]
@@ -201,7 +202,7 @@ def _squared_distances(X: Tensor, norms: Tensor, rows: Tensor) -> Tensor:
 
 def _lloyd(X: Tensor, centers: Tensor, max_iter: int, threshold: float) -> KMeansResult:
     n_clusters = len(centers)
-    norms = X.square().sum(dim=1)
+    norms = squared_lengths(X)
     labels, distances = nearest_center(X, centers)
     counts = label_counts(labels, n_clusters)
     sums = cluster_sums(X, labels, n_clusters)

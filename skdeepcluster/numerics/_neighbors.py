@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from skdeepcluster.numerics._lengths import squared_lengths
 from skdeepcluster.numerics._settings import full_digits
 
 # A block of distances is at most 2048 x 2048 float32 (16 MiB): large enough that the matrix product
@@ -33,19 +34,21 @@ def nearest_neighbors(X: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
     """
     n = len(X)
     k = min(n_neighbors, n - 1)
-    # Distances do not change with the origin, and rounding is smallest around the mean.
-    X = X - X.mean(dim=0)
-    norms = X.square().sum(dim=1)
+    # Distances do not change with the origin, and rounding is smallest around the mean. Blocks are
+    # centred whenever they meet, which is little beside their product: no copy of all rows is held.
+    blocks, mean = torch.split(X, BLOCK), X.mean(dim=0)
+    norms = torch.cat([squared_lengths(block - mean) for block in blocks])
     # Of row x the smallest |y|^2 - 2 x.y over the rows y seen so far, and these rows.
     best = X.new_full((n, k), torch.inf)
     where = torch.zeros_like(best, dtype=torch.long)
     for start in range(0, n, BLOCK):
         ours = slice(start, start + BLOCK)
-        scores = torch.addmm(norms[ours], X[ours], X[ours].T, alpha=-2).fill_diagonal_(torch.inf)
+        centered = X[ours] - mean
+        scores = torch.addmm(norms[ours], centered, centered.T, alpha=-2).fill_diagonal_(torch.inf)
         _keep_nearest(best[ours], where[ours], scores, start)
         for other in range(start + BLOCK, n, BLOCK):
             theirs = slice(other, other + BLOCK)
-            products = X[ours] @ X[theirs].T
+            products = centered @ (X[theirs] - mean).T
             scores = torch.sub(norms[theirs], products, alpha=2)
             _keep_nearest(best[ours], where[ours], scores, other)
             scores = torch.sub(norms[ours], products.T.contiguous(), alpha=2)

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from skdeepcluster.numerics._contingency import label_counts
 
@@ -32,7 +31,8 @@ def propagate_labels(labels: Tensor, neighbors: Tensor, n_clusters: int) -> Tens
     """
     used = label_counts(labels, n_clusters) > 0
     for _ in range(MAX_ROUNDS):
-        votes = OWN_VOTE * one_hot(labels, n_clusters).float()
+        votes = torch.zeros(len(labels), n_clusters, device=labels.device)
+        votes.scatter_(1, labels[:, None], OWN_VOTE)
         ballots = labels[neighbors]
         votes.scatter_add_(1, ballots, torch.ones_like(ballots, dtype=votes.dtype))
         elected = votes.argmax(dim=1)

@@ -8,6 +8,8 @@ from torch import Tensor
 from skdeepcluster.numerics._kmeans import BLOCK_ENTRIES, cluster_means
 from skdeepcluster.numerics._settings import full_digits
 
+FEWEST_ROWS = 512
+
 
 @full_digits()
 def centroid_silhouette(
@@ -42,7 +44,8 @@ def centroid_silhouette(
     means, counts = cluster_means(X, labels, n_clusters)
     if int((counts > 0).sum()) < 2:
         return 0.0
-    block = max(BLOCK_ENTRIES // n_clusters, 1)
+    # Distances are formed by a product, for which the rows are copied.
+    block = max(BLOCK_ENTRIES // max(n_clusters, X.shape[1]), FEWEST_ROWS)
     values = X.new_zeros(len(X))
     for start in range(0, len(X), block):
         own = labels[start : start + block, None]

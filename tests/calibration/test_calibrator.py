@@ -19,6 +19,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdeepcluster.calibration import RegionCalibrator, accuracy_interval, collect_votes
+from skdeepcluster.data import _sources
 from skdeepcluster.metrics import expected_calibration_error
 
 X, Y = make_blobs(n_samples=300, centers=3, n_features=4, cluster_std=2.5, random_state=0)
@@ -136,7 +137,7 @@ def test_samples_do_not_depend_on_their_company_or_the_size_of_a_chunk(calibrato
     whole = calibrator.fit(X).predict_proba(X)
     np.testing.assert_allclose(calibrator.predict_proba(X[::-1])[::-1], whole, rtol=0, atol=1e-6)
     np.testing.assert_allclose(calibrator.predict_proba(X[7:8]), whole[7:8], rtol=0, atol=1e-6)
-    monkeypatch.setattr("skdeepcluster.calibration._calibrator.INFERENCE_ROWS", 7)
+    monkeypatch.setattr("skdeepcluster.calibration._calibrator.BLOCK_ROWS", 7)
     np.testing.assert_allclose(calibrator.predict_proba(X), whole, rtol=0, atol=1e-6)
 
 
@@ -219,6 +220,23 @@ def test_single_precision_is_kept_and_says_the_same(monkeypatch):
     found = model.fit(single).predict_proba(single)
     assert set(seen) == {np.dtype(np.float32)}
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_wide_rows_are_converted_few_at_a_time(monkeypatch):
+    wide = np.random.default_rng(0).normal(size=(60, 1000)).astype(np.float32)
+    model = RegionCalibrator(KMeans(3, n_init=1, random_state=0), n_voters=2, random_state=0)
+    expected = clone(model).fit(wide).predict_proba(wide)
+    sizes, square = [], np.square
+
+    def recording(rows):
+        sizes.append(len(rows))
+        return square(rows)
+
+    monkeypatch.setattr(np, "square", recording)
+    monkeypatch.setattr(_sources, "BLOCK_BYTES", 4 * 1000 * 16)
+    found = model.fit(wide).predict_proba(wide)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sizes == [16, 16, 16, 12]
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
 from skdeepcluster.numerics import _neighbors, nearest_neighbors
+from tests.helpers import MostMade
 
 
 def random_rows(n, d, seed=0, dtype=torch.float64):
@@ -117,3 +118,11 @@ def test_the_input_is_not_written_to():
     before = X.clone()
     nearest_neighbors(X, 3)
     assert torch.equal(X, before)
+
+
+def test_no_copy_of_all_rows_is_made(monkeypatch):
+    monkeypatch.setattr(_neighbors, "BLOCK", 50)
+    X = random_rows(400, 100)
+    with MostMade() as made:
+        nearest_neighbors(X, 5)
+    assert made.entries <= 50 * 100

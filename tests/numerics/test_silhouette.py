@@ -73,18 +73,16 @@ def test_data_far_from_zero(dtype):
     )
 
 
-def test_block_size_changes_nothing_and_bounds_the_distances(monkeypatch):
-    X, labels = random_partition(101, 4, 6, 2)
-    whole = centroid_silhouette(X, labels, 6)
-    shapes = []
-    cdist = torch.cdist
+@pytest.mark.parametrize(("n", "d", "k"), [(3000, 700, 3), (3000, 3, 700)])
+def test_block_size_changes_nothing_and_counts_what_a_row_holds(monkeypatch, n, d, k):
+    X, labels = random_partition(n, d, k, 0)
+    whole, sizes, cdist = centroid_silhouette(X, labels, k), [], torch.cdist
 
-    def recording(*args):
-        shapes.append(len(args[0]))
-        return cdist(*args)
+    def recording(rows, means):
+        sizes.append(len(rows))
+        return cdist(rows, means)
 
     monkeypatch.setattr(torch, "cdist", recording)
-    monkeypatch.setattr(_silhouette, "BLOCK_ENTRIES", 60)
-    assert centroid_silhouette(X, labels, 6) == pytest.approx(whole)
-    assert max(shapes) == 10
-    assert sum(shapes) == 101
+    monkeypatch.setattr(_silhouette, "BLOCK_ENTRIES", 700_000)
+    assert centroid_silhouette(X, labels, k) == pytest.approx(whole, abs=1e-9)
+    assert sizes == [1000, 1000, 1000]
