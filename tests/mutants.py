@@ -427,7 +427,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("_breathe(X[part], n_clusters, own)", "_breathe(X[part], n_clusters, generator)"),
             ("run = _breathe(X, n_clusters, own)", "run = _breathe(X, n_clusters, generator)"),
             ("run = _reach_out(X, lloyd(X,", "run = (lloyd(X,"),
-            ("X.square().sum(dim=1)).argmax", "X.square().sum(dim=1)).argmin"),
+            ("squared_lengths(X)).argmax", "squared_lengths(X)).argmin"),
             ("if moved.inertia < (1 - WORTHWHILE) * run.inertia:", "if False:"),
             ("len(X) - n_clusters)", "len(X))"),
             ("descending=True, stable=True", "stable=True"),
