@@ -421,7 +421,7 @@ TERMS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [
             ("max(ROWS_PER_CLUSTER * n_clusters, FEWEST_ROWS)", "FEWEST_ROWS"),
             ("max(ROWS_PER_CLUSTER * n_clusters, FEWEST_ROWS)", "len(X)"),
-            ("    X = X - mean\n", "    X, mean = X + mean, -mean\n"),
+            ("    X = X - mean\n", "    X, mean = X + 99 * mean, -99 * mean\n"),
             ("centers=run.centers + mean)", "centers=run.centers)"),
             ("generator=own)[:n_rows]", "generator=generator)[:n_rows]"),
             ("_breathe(X[part], n_clusters, own)", "_breathe(X[part], n_clusters, generator)"),
