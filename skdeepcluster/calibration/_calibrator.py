@@ -153,7 +153,8 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         squares = (np.square(features[rows] - self._mean).sum(axis=0) for rows in _blocks(features))
         scale = np.sqrt(np.mean(sum(squares) / len(features)))
         self._scale = scale if scale > 0 else 1.0
-        self._head = self._fit_head(features, torch.from_numpy(codes), device)
+        # In double precision, where it makes no difference how many are asked about at a time.
+        self._head = self._fit_head(features, torch.from_numpy(codes), device).double()
         self.expected_accuracy_ = float(self._head.mean_confidence)
         self.expected_accuracy_interval_ = accuracy_interval(self.expected_accuracy_)
         return self
@@ -196,7 +197,7 @@ class RegionCalibrator(ClusterMixin, MetaEstimatorMixin, BaseEstimator):
         probabilities = np.empty((len(features), len(self.classes_)))
         with undisturbed(), torch.no_grad(), full_digits(), intra_op_threads(1):
             for rows in _blocks(features):
-                opinion = self._head(self._prepare(features[rows])).double().softmax(dim=1)
+                opinion = self._head(self._prepare(features[rows])).softmax(dim=1)
                 probabilities[rows] = confident_in(columns[rows], opinion).numpy()
         return probabilities
 

@@ -141,7 +141,8 @@ class ConfidenceHead(nn.Module):
 
     def forward(self, *views: Tensor) -> Tensor:
         """Return the logits of the votes."""
-        scaled = [scale * view.float() for scale, view in zip(self.scales, views, strict=True)]
+        in_precision = [view.to(self.weight.dtype) for view in views]
+        scaled = [scale * view for scale, view in zip(self.scales, in_precision, strict=True)]
         return aligned_linear(torch.cat(scaled, dim=1), self.weight, self.bias)
 
 

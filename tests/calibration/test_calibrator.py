@@ -135,10 +135,10 @@ def test_numbers_of_clusters_may_have_gaps_or_be_one():
 
 def test_samples_do_not_depend_on_their_company_or_the_size_of_a_chunk(calibrator, monkeypatch):
     whole = calibrator.fit(X).predict_proba(X)
-    np.testing.assert_allclose(calibrator.predict_proba(X[::-1])[::-1], whole, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(calibrator.predict_proba(X[7:8]), whole[7:8], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(calibrator.predict_proba(X[::-1])[::-1], whole, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(calibrator.predict_proba(X[7:8]), whole[7:8], rtol=0, atol=1e-12)
     monkeypatch.setattr("skdeepcluster.calibration._calibrator.BLOCK_ROWS", 7)
-    np.testing.assert_allclose(calibrator.predict_proba(X), whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(calibrator.predict_proba(X), whole, rtol=0, atol=1e-12)
 
 
 def test_a_head_learns_from_some_samples_where_there_are_many(monkeypatch):
